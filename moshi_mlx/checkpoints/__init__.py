@@ -1,0 +1,1 @@
+"""Folders ↔ models: locate and download, read configurations, map key names, load, merge, save."""

@@ -1,0 +1,85 @@
+"""`moshi-mlx`: finds the command, runs it, turns failures into one line.
+
+A command is a module of this package with `add_arguments(parser)` and `run(args) -> int`; its docstring is its help. It is
+imported only when called, and imports what is heavy inside `run`, so that every `--help` answers in under a second.
+Exit status: 0 done, 1 failed, 2 wrong use, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from .. import __version__
+from ..frame import MoshiError
+
+COMMANDS = {
+    "chat": "talk: microphone, loudspeaker, screen",
+    "run": "a WAV in, the conversation out",
+    "record": "make a demo: a folder with a player page",
+    "replay": "a recorded user, the model again",
+    "analyze": "turn-taking of a stereo recording",
+    "codec": "encode and decode with Mimi alone",
+    "devices": "list, test and choose audio devices",
+    "doctor": "will it run here, and with which weights",
+    "bench": "milliseconds, memory and bandwidth of each stage",
+    "models": "what is known, what is on disk; get, verify, merge",
+    "quantize": "make 8-, 6-, 4-, 3-bit and mixed checkpoints, with proof",
+    "text": "Helium, the text model",
+}
+
+
+class UsageError(MoshiError):
+    """Wrong use that only shows while running: exit status 2."""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The top parser alone: it knows the commands' names, not their modules."""
+    lines = "\n".join(f"  {name:<10} {text}" for name, text in COMMANDS.items())
+    parser = argparse.ArgumentParser(
+        prog="moshi-mlx",
+        usage="moshi-mlx COMMAND [options]",
+        description="Moshi listens while it talks. Everything runs on this machine; nothing leaves it.",
+        epilog=f"commands:\n{lines}\n\n`moshi-mlx COMMAND --help` tells more.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"moshi-live {__version__}")
+    parser.add_argument("command", metavar="COMMAND", choices=COMMANDS, help=argparse.SUPPRESS)
+    return parser
+
+
+def run_command(name: str, argv: Sequence[str]) -> int:
+    """Runs one command with its own arguments; raises what the command raises."""
+    module = importlib.import_module(f".{name}", __package__)
+    parser = argparse.ArgumentParser(
+        prog=f"moshi-mlx {name}", description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    module.add_arguments(parser)
+    parser.add_argument("--debug", action="store_true", help="show the traceback of a failure")
+    args = parser.parse_args(argv)
+    return int(module.run(args))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of `moshi-mlx`; gives the exit status."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    args = build_parser().parse_args(words[:1])
+    try:
+        return run_command(args.command, words[1:])
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # `| head` closed stdout: nobody is left to tell
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (MoshiError, OSError) as error:
+        if "--debug" in words:
+            raise
+        print(f"moshi-mlx: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2 if isinstance(error, UsageError) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""A conversation on disk. Imports no MLX and no session."""
