@@ -161,7 +161,7 @@ def _tensor(path: Path, name: str, entry: object, data_start: int) -> TensorInfo
 
 
 def _check_layout(path: Path, infos: Mapping[str, TensorInfo], data_start: int, size: int) -> None:
-    """The tensors follow one another without a gap and fill the file: the format demands it, a cut or a lie breaks it."""
+    """The tensors follow one another without a gap and fill the file, as the format demands."""
     position = data_start
     for name, info in sorted(infos.items(), key=lambda item: (item[1].start, item[1].end)):
         if info.start != position:
