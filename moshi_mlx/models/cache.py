@@ -1,0 +1,202 @@
+"""Streaming state: key/value rings that own position and mask, and the tree of arrays that a state is.
+
+A state is a dataclass of arrays, plain numbers, further states and lists of them, changed in place. `leaves` lists its arrays in a fixed
+order and `replace` puts others in their stead, for evaluation, saving and `mx.compile`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from ..frame import MoshiError
+from .config import TransformerConfig
+
+READ_STEP = 256  # before a ring has filled, attention reads its used part, rounded up to this many slots
+
+
+def _slots(state: Any) -> Iterator[tuple[Any, Any, Any]]:
+    """(owner, field name or list index, value) of every leaf that is not a state itself."""
+    items: Any = (
+        [(f.name, getattr(state, f.name)) for f in fields(state)] if is_dataclass(state) else list(enumerate(state))
+    )
+    for key, value in items:
+        if is_dataclass(value) or isinstance(value, list):
+            yield from _slots(value)
+        else:
+            yield state, key, value
+
+
+def leaves(state: Any) -> list[mx.array]:
+    """All arrays of a state, in a fixed order."""
+    return [value for _, _, value in _slots(state) if isinstance(value, mx.array)]
+
+
+def plain(state: Any) -> list[Any]:
+    """All plain values of a state (numbers, strings, bytes, None), in a fixed order."""
+    return [value for _, _, value in _slots(state) if not isinstance(value, mx.array)]
+
+
+def _put(state: Any, values: list[Any], wanted: Callable[[Any], bool]) -> None:
+    slots = [(owner, key) for owner, key, value in _slots(state) if wanted(value)]
+    for (owner, key), value in zip(slots, values, strict=True):
+        if isinstance(owner, list):
+            owner[key] = value
+        else:
+            setattr(owner, key, value)
+
+
+def replace(state: Any, arrays: list[mx.array]) -> None:
+    """Puts `arrays` where `leaves` found the old ones."""
+    _put(state, arrays, lambda value: isinstance(value, mx.array))
+
+
+def replace_plain(state: Any, values: list[Any]) -> None:
+    """Puts `values` where `plain` found the old ones."""
+    _put(state, values, lambda value: not isinstance(value, mx.array))
+
+
+@dataclass
+class Step:
+    """What all layers of one transformer call share: where its T positions are written and what they may see."""
+
+    position: mx.array  # int32 (), absolute position of the first
+    slot: mx.array  # int32 (1,), its place in the ring
+    whole: bool  # the T slots lie side by side, no wrap inside the call
+    used: int  # slots that are read
+    mask: mx.array  # bool (T, used)
+
+
+@dataclass
+class Ring:
+    """Keys (after RoPE) and values of the last positions of one layer, (B, kv_heads, slots, head_size) each."""
+
+    keys: mx.array
+    values: mx.array
+
+    @classmethod
+    def make(cls, batch: int, heads: int, slots: int, size: int, dtype: mx.Dtype) -> Ring:
+        shape = (batch, heads, slots, size)
+        return cls(mx.zeros(shape, dtype), mx.zeros(shape, dtype))
+
+    def attend(self, q: mx.array, k: mx.array, v: mx.array, step: Step) -> mx.array:
+        """Writes k and v, (B, kv_heads, T, D), then attends with q, (B, heads, T, D)."""
+        self.keys = write(self.keys, k, step)
+        self.values = write(self.values, v, step)
+        keys, values = self.keys[:, :, : step.used], self.values[:, :, : step.used]
+        return mx.fast.scaled_dot_product_attention(q, keys, values, scale=q.shape[-1] ** -0.5, mask=step.mask)
+
+    def move(self, take: mx.array) -> None:
+        """Rebuilds the ring: new slot i holds what old slot take[i] held."""
+        self.keys, self.values = self.keys[:, :, take], self.values[:, :, take]
+
+
+@dataclass
+class QuantizedRing:
+    """The same in 8 bits: packed values, scales and biases of keys and of values, (B, kv_heads, slots, …) each."""
+
+    keys: list[mx.array]
+    values: list[mx.array]
+    group: int
+    bits: int
+
+    @classmethod
+    def make(cls, batch: int, heads: int, slots: int, size: int, dtype: mx.Dtype, bits: int) -> QuantizedRing:
+        """Raises MoshiError where a head cannot be cut into quantization groups."""
+        group = next((group for group in (64, 32) if size % group == 0), None)
+        if bits != 8 or group is None:
+            raise MoshiError(
+                f"kv_bits is 8 or None and needs heads of a multiple of 32 values; got {bits} bits, heads of {size}"
+            )
+        empty = mx.zeros((batch, heads, slots, size), dtype)
+        return cls(list(mx.quantize(empty, group, bits)), list(mx.quantize(empty, group, bits)), group, bits)
+
+    def attend(self, q: mx.array, k: mx.array, v: mx.array, step: Step) -> mx.array:
+        """As `Ring.attend`."""
+        how = {"group_size": self.group, "bits": self.bits}
+        self.keys = [write(old, new, step) for old, new in zip(self.keys, mx.quantize(k, **how), strict=True)]
+        self.values = [write(old, new, step) for old, new in zip(self.values, mx.quantize(v, **how), strict=True)]
+        keys, values = ([part[:, :, : step.used] for part in ring] for ring in (self.keys, self.values))
+        batch, heads, steps, size = q.shape
+        rows = (q * size**-0.5).reshape(batch, k.shape[1], -1, size)  # query heads that share keys become rows
+        scores = mx.quantized_matmul(rows, *keys, transpose=True, **how).reshape(batch, heads, steps, step.used)
+        weights = mx.softmax(mx.where(step.mask, scores, -mx.inf), axis=-1, precise=True)
+        weights = weights.reshape(*rows.shape[:3], step.used)
+        return mx.quantized_matmul(weights, *values, transpose=False, **how).reshape(batch, heads, steps, size)
+
+    def move(self, take: mx.array) -> None:
+        """As `Ring.move`."""
+        self.keys, self.values = ([part[:, :, take] for part in ring] for ring in (self.keys, self.values))
+
+
+def write(ring: mx.array, new: mx.array, step: Step) -> mx.array:
+    """`ring` with `new` at the slots of the step. In place when nobody else holds the ring (DESIGN.md, State)."""
+    if step.whole:
+        return mx.slice_update(ring, new, step.slot, axes=(2,))
+    ring[:, :, (step.slot + mx.arange(new.shape[2])) % ring.shape[2]] = new
+    return ring
+
+
+@dataclass
+class TransformerState:
+    """The rings of a stack of layers and their common position, which counts for ever."""
+
+    rings: list[Ring] | list[QuantizedRing]
+    position: mx.array  # int32 (), positions seen so far
+    offset: int  # the same number, known to the host: it only decides shapes
+    context: int
+    slots: int
+
+    @classmethod
+    def make(
+        cls, config: TransformerConfig, batch: int, steps: int, dtype: mx.Dtype, kv_bits: int | None = None
+    ) -> TransformerState:
+        """An empty state for calls of up to `steps` positions."""
+        assert config.context is not None
+        slots = _capacity(config.context, steps)
+        shape = (batch, config.kv_heads, slots, config.head_size)
+        layers = range(config.layers)
+        rings: Any = (
+            [Ring.make(*shape, dtype) for _ in layers]
+            if kv_bits is None
+            else [QuantizedRing.make(*shape, dtype, kv_bits) for _ in layers]
+        )
+        return cls(rings, mx.array(0, mx.int32), 0, config.context, slots)
+
+    def begin(self, steps: int) -> Step:
+        """Opens a call of `steps` positions."""
+        if self.context + steps - 1 > self.slots:
+            self._grow(_capacity(self.context, steps))
+        end = self.offset + steps
+        used = self.slots if end > self.slots else min(self.slots, -(-end // READ_STEP) * READ_STEP)
+        last = self.position + (steps - 1)
+        held = (
+            last - (last - mx.arange(used)) % self.slots
+        )  # the absolute position that each slot holds after this call
+        age = (self.position + mx.arange(steps))[:, None] - held
+        mask = (age >= 0) & (age < self.context) & (held >= 0)
+        slot = (self.position % self.slots).reshape(1)
+        return Step(self.position, slot, self.offset % self.slots + steps <= self.slots, used, mask)
+
+    def end(self, steps: int) -> None:
+        """Closes the call."""
+        self.position = self.position + steps
+        self.offset += steps
+
+    def _grow(self, slots: int) -> None:
+        """A larger ring with the same positions in it; places with no position keep anything, the mask hides them."""
+        take = np.zeros(slots, np.int32)
+        seen = np.arange(max(0, self.offset - min(self.slots, slots)), self.offset)
+        take[seen % slots] = seen % self.slots
+        for ring in self.rings:
+            ring.move(mx.array(take))
+        self.slots = slots
+
+
+def _capacity(context: int, steps: int) -> int:
+    """context + steps − 1, rounded up so that calls of `steps` positions never wrap inside."""
+    return -(-(context + steps - 1) // steps) * steps

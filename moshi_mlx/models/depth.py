@@ -1,0 +1,85 @@
+"""The depth transformer: the codebooks of one frame, each from the ones before (spec, moshi.md section 3).
+
+It starts empty in every step. One path serves both uses: live, a row is a session and `choose` samples; teacher-forced, a row is one step of a
+known sequence and `choose` gives what is known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import mlx.core as mx
+from mlx import nn
+
+from .config import DepthConfig, LmConfig
+from .transformer import Transformer
+
+Choose = Callable[
+    [int, mx.array], mx.array
+]  # (codebook, logits (N, card)) → the token that the next codebook sees, int32 (N,)
+
+
+class LowRankEmbedding(nn.Module):
+    """A narrow table and a projection to full width."""
+
+    def __init__(self, rows: int, rank: int, width: int) -> None:
+        super().__init__()
+        self.weight = mx.zeros((rows, rank))
+        self.low_rank = nn.Linear(rank, width, bias=False)
+
+    def __call__(self, ids: mx.array) -> mx.array:
+        return self.low_rank(self.weight[ids])
+
+
+def embed(table: nn.Module, ids: mx.array) -> mx.array:
+    """Rows of a table; token −1 is the exact zero vector, whatever the table's kind."""
+    return mx.where((ids >= 0)[..., None], table(mx.maximum(ids, 0)), 0)
+
+
+class Slice(nn.Module):
+    """All that belongs to one codebook: embedding of the token before it, input projection, blocks, head."""
+
+    def __init__(self, config: LmConfig, index: int) -> None:
+        super().__init__()
+        depth: DepthConfig = config.depth
+        width, rank = depth.transformer.width, depth.low_rank
+        rows = 1 + (config.text_card if index == 0 else config.card)
+        self.emb = LowRankEmbedding(rows, rank, width) if rank else nn.Embedding(rows, width)
+        self.linear_in = nn.Linear(config.transformer.width, width, bias=False)
+        self.transformer = Transformer(depth.transformer)
+        self.linear_out = nn.Linear(width, config.card, bias=False)
+
+
+class Positions:
+    """Keys and values of one layer over the codebooks so far."""
+
+    def __init__(self) -> None:
+        self._keys: list[mx.array] = []
+        self._values: list[mx.array] = []
+
+    def attend(self, q: mx.array, k: mx.array, v: mx.array) -> mx.array:
+        """One more position, (N, heads, 1, D), which sees all before it."""
+        self._keys.append(k)
+        self._values.append(v)
+        keys, values = mx.concatenate(self._keys, axis=2), mx.concatenate(self._values, axis=2)
+        return mx.fast.scaled_dot_product_attention(q, keys, values, scale=q.shape[-1] ** -0.5)
+
+
+class Depth(nn.Module):
+    """`slices[k]` predicts codebook k."""
+
+    def __init__(self, config: LmConfig) -> None:
+        super().__init__()
+        self.slices = [Slice(config, k) for k in range(config.dep_q)]
+
+    def __call__(self, z: mx.array, text: mx.array, choose: Choose) -> mx.array:
+        """z (N, d) of the temporal transformer and the text token (N,) of the same step → what was chosen, int32 (N, dep_q)."""
+        layers = [Positions() for _ in self.slices[0].transformer.layers]
+        token, chosen = text, []
+        for index, part in enumerate(self.slices):
+            h = (part.linear_in(z) + embed(part.emb, token))[:, None]
+            for block, past in zip(part.transformer.layers, layers, strict=True):
+                h = block(h, past.attend, None)
+            token = choose(index, part.linear_out(h[:, 0]))
+            chosen.append(token)
+        return mx.stack(chosen, axis=1)

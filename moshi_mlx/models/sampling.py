@@ -1,0 +1,64 @@
+"""From logits to tokens. Logits become fp32 first: in bf16 the top ones collapse into ties."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import mlx.core as mx
+
+from ..frame import MoshiError
+
+BLOCK = 128  # the largest values of a long row are looked for in its best blocks only
+FIRST_WORD = 4  # text tokens below are padding and control: never penalised
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How tokens are drawn. Temperature 0 is greedy; the defaults are the reference's (spec, moshi.md section 5)."""
+
+    text_temperature: float = 0.7
+    text_top_k: int = 25
+    audio_temperature: float = 0.8
+    audio_top_k: int = 250
+    repetition_penalty: float = 1.0  # on text: logits of recent tokens are divided (or, below 0, multiplied) by it
+    repetition_context: int = 64  # frames
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            least = 0 if field.name.endswith("temperature") else 1
+            if not (isinstance(value, int | float) and least <= value < float("inf")):
+                raise MoshiError(f"{field.name} must be a number of at least {least}, not {value!r}")
+
+
+def kth_largest(logits: mx.array, k: int) -> mx.array:
+    """The k-th largest of each row, (…, n) → (…, 1). A long row is not sorted: its k largest lie in the k blocks with the largest maxima."""
+    n = logits.shape[-1]
+    if n > 4 * k * BLOCK // 2 and n > 2 * BLOCK:
+        padded = mx.pad(logits, [(0, 0)] * (logits.ndim - 1) + [(0, -n % BLOCK)], constant_values=-mx.inf)
+        blocks = padded.reshape(*logits.shape[:-1], -1, BLOCK)
+        if k < blocks.shape[-2]:
+            best = mx.argpartition(-blocks.max(axis=-1), k - 1, axis=-1)[..., :k, None]
+            logits = mx.take_along_axis(blocks, best, axis=-2).reshape(*logits.shape[:-1], -1)
+    return mx.topk(logits, k, axis=-1).min(axis=-1, keepdims=True)
+
+
+def choose(logits: mx.array, temperature: float, top_k: int, noise: mx.array | None) -> mx.array:
+    """logits (…, n) → int32 (…). With Gumbel noise of the same shape, the largest of logits / temperature + noise is a draw from
+    the softmax; without (or at temperature 0) it is the largest logit."""
+    logits = logits.astype(mx.float32)
+    if noise is None or temperature == 0:
+        return mx.argmax(logits, axis=-1).astype(mx.int32)
+    if top_k < logits.shape[-1]:
+        logits = mx.where(logits >= kth_largest(logits, top_k), logits, -mx.inf)
+    return mx.argmax(logits * (1 / temperature) + noise, axis=-1).astype(mx.int32)
+
+
+def penalise(logits: mx.array, recent: mx.array, penalty: float) -> mx.array:
+    """logits (B, n) with the tokens in `recent` (B, m) made less likely; padding and control tokens stay as they are."""
+    logits = logits.astype(mx.float32)
+    counted = mx.zeros_like(logits)
+    rows = mx.broadcast_to(mx.arange(logits.shape[0])[:, None], recent.shape)
+    counted = counted.at[rows, recent].add(1.0)
+    hit = (counted > 0) & (mx.arange(logits.shape[-1]) >= FIRST_WORD)
+    return mx.where(hit, mx.where(logits > 0, logits / penalty, logits * penalty), logits)

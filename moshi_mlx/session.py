@@ -1,0 +1,232 @@
+"""One conversation: a frame of the user in, a `Reply` out. All that changes is in one `SessionState`.
+
+A frame is built lazily (encode, temporal step, text, depth, decode) and evaluated once, with the whole state; the host reads once, after it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+from numpy.typing import NDArray
+
+from .checkpoints.header import read_header
+from .checkpoints.load import Moshi, read_tensors
+from .frame import FRAME, Codes, MoshiError, Pcm, Reply
+from .models.cache import leaves, plain, replace, replace_plain
+from .models.lm import LmState
+from .models.mimi import MimiState
+from .models.sampling import Sampling
+
+BEST = "very_good"
+MAX_FRAMES = 1 << 30  # positions are int32, two a frame in the codec: 2.7 years
+
+
+@dataclass
+class SessionState:
+    """Everything that changes from frame to frame, changed in place.
+
+    frames: user frames taken. text_token: the newest one, which belongs to frame `frames`. unsaid: its text while no reply has carried it
+    (the priming step's). pending: bytes of a character that is not complete. started: some text was given out.
+    """
+
+    lm: LmState
+    mimi: MimiState
+    frames: int = 0
+    text_token: int = 0
+    unsaid: str = ""
+    pending: bytes = b""
+    started: bool = False
+
+
+def to_host(array: mx.array) -> NDArray[Any]:
+    """The one place where a frame leaves the device."""
+    return np.array(array)
+
+
+class Session:
+    """A conversation with a model. Many sessions can share one model; each is stepped on the thread that made it."""
+
+    def __init__(
+        self, moshi: Moshi, seed: int | None = None, sampling: Sampling | None = None, kv_bits: int | None = None
+    ) -> None:
+        """Primes the model with one all-initial step.
+
+        seed: replays a conversation; None: entropy. sampling: None is the reference's default. kv_bits: 8 keeps the temporal keys and values in
+        8 bits, None in the model's dtype.
+        """
+        self.moshi, self.sampling, self.kv_bits = moshi, sampling or Sampling(), kv_bits
+        self.seed = secrets.randbits(32) if seed is None else seed
+        self._condition = self._quality()
+        self.reset()
+
+    def reset(self) -> None:
+        """As new, seeded alike."""
+        self.state = self._empty()
+        config = self.moshi.config.lm
+        initial = mx.array([config.initial[1 + config.dep_q :]], mx.int32)
+        self.state.unsaid = self._text(int(self._finish(self._sample(initial))[0]))
+
+    def step(self, pcm: Pcm) -> Reply:
+        """One user frame, float32 (1920,) in [−1, 1] → Moshi's frame (see `frame.Reply`). A sample that is no number counts as silence."""
+        pcm = np.asarray(pcm, np.float32)
+        if pcm.shape != (FRAME,):
+            raise MoshiError(f"a frame is {FRAME} samples, not an array of shape {pcm.shape}")
+        lm, mimi, state = self.moshi.config.lm, self.moshi.mimi, self.state.mimi
+        sound = mx.array(np.nan_to_num(pcm)).reshape(1, FRAME, 1)
+        user = mimi.encode_frames(sound, state.encoder)[:, : lm.user_q, 0]
+        sampled = self._sample(user)
+        own = self.state.lm.columns.complete(lm)
+        parts = [sampled, own, user]
+        if speaks := self._speaks():
+            parts.append(mimi.decode_frames(own[..., None], state.decoder)[..., 0])
+        host = self._finish(*parts)
+        token, ends = int(host[0]), np.cumsum([1 + lm.dep_q, lm.dep_q, lm.user_q])
+        codes, users = host[ends[0] : ends[1]].astype(np.int32), host[ends[1] : ends[2]].astype(np.int32)
+        out = host[ends[2] :] if speaks else np.zeros(FRAME, np.float32)
+        return Reply(self._count() - 1, out, self._text(token), token, codes if speaks else None, users)
+
+    def step_codes(self, user_codes: NDArray[Any] | mx.array) -> tuple[int, Codes | None]:
+        """A frame without the codec: the user's codes, (user_q,), any integer dtype → text token and Moshi's codes (dep_q,), None
+        while the delays have not filled."""
+        lm = self.moshi.config.lm
+        codes = np.asarray(user_codes)
+        if (
+            codes.shape != (lm.user_q,)
+            or codes.dtype.kind not in "iu"
+            or (codes.size and not 0 <= codes.min() <= codes.max() <= lm.card)
+        ):
+            raise MoshiError(
+                f"user codes are {lm.user_q} whole numbers from 0 to {lm.card}, not {codes.dtype} {codes.shape}"
+            )
+        sampled = self._sample(mx.array(codes.astype(np.int32))[None])
+        host = self._finish(sampled, self.state.lm.columns.complete(lm))
+        speaks, token = self._speaks(), int(host[0])
+        self._count()
+        self._text(token)
+        return token, host[1 + lm.dep_q :].astype(np.int32) if speaks else None
+
+    def save(self, path: str | Path) -> None:
+        """Writes the conversation's state to a safetensors file, beside it first, then renamed."""
+        path = Path(path)
+        head = {
+            "model": self._fingerprint(),
+            "seed": self.seed,
+            "kv_bits": self.kv_bits,
+            "sampling": asdict(self.sampling),
+            "plain": [value.hex() if isinstance(value, bytes) else value for value in plain(self.state)],
+        }
+        arrays = {f"{index:05}": array for index, array in enumerate(leaves(self.state))}
+        beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.safetensors")
+        try:
+            mx.save_safetensors(str(beside), arrays, {"moshi_session": json.dumps(head)})
+            beside.replace(path)
+        except (OSError, RuntimeError) as error:
+            raise MoshiError(f"the session cannot be saved to {path}: {error}") from None
+        finally:
+            beside.unlink(missing_ok=True)
+
+    @classmethod
+    def restore(cls, moshi: Moshi, path: str | Path) -> Session:
+        """The session that `save` wrote, with the model it was saved with. Raises MoshiError for any other file."""
+        path = Path(path)
+        fault = MoshiError(f"{path} is not a session of this model, or is damaged; save it again")
+        try:
+            head = json.loads(read_header(path).metadata["moshi_session"])
+            session = cls.__new__(cls)
+            session.moshi, session.seed, session.kv_bits = moshi, int(head["seed"]), head["kv_bits"]
+            session.sampling = Sampling(**head["sampling"])
+            if head["model"] != session._fingerprint():
+                raise fault
+            session._condition = session._quality()
+            session.state = session._empty()
+            values = [
+                bytes.fromhex(new) if isinstance(old, bytes) else new
+                for old, new in zip(plain(session.state), head["plain"], strict=True)
+            ]
+        except (KeyError, TypeError, ValueError) as error:
+            raise fault from error
+        tensors = read_tensors(path)
+        old = leaves(session.state)
+        arrays = [tensors.get(f"{index:05}", mx.array(0)) for index in range(len(old))]
+        if any(a.shape != b.shape or a.dtype != b.dtype for a, b in zip(arrays, old, strict=True)):
+            raise fault
+        if any(type(new) is not type(was) for new, was in zip(values, plain(session.state), strict=True)):
+            raise fault
+        replace(session.state, arrays)
+        replace_plain(session.state, values)
+        if not session._sound():
+            raise fault
+        return session
+
+    def _empty(self) -> SessionState:
+        recent = self.sampling.repetition_context if self.sampling.repetition_penalty != 1 else 1
+        lm = self.moshi.lm.make_state(self.seed, recent=recent, kv_bits=self.kv_bits)
+        return SessionState(lm, self.moshi.mimi.make_state())
+
+    def _sample(self, user: mx.array) -> mx.array:
+        return self.moshi.lm.step(user, self.state.lm, self.sampling, self._condition)
+
+    def _quality(self) -> mx.array | None:
+        """Models that were taught how good their examples are (Hibiki) are asked for the best."""
+        wishes = {name: BEST for name, c in self.moshi.config.lm.conditioners.items() if BEST in c.values}
+        condition = self.moshi.lm.condition(wishes)
+        if condition is not None:
+            mx.eval(condition)
+        return condition
+
+    def _speaks(self) -> bool:
+        """Whether the step of the present user frame completes a frame of Moshi's."""
+        return self.state.frames + 1 >= self.moshi.config.lm.max_delay
+
+    def _finish(self, *parts: mx.array) -> NDArray[Any]:
+        """Evaluates the frame and the whole state at once and reads the parts as one float32 row (tokens stay exact below 2²⁴)."""
+        packed = mx.concatenate([part.reshape(-1).astype(mx.float32) for part in parts])
+        mx.eval(packed, *leaves(self.state))
+        return to_host(packed)
+
+    def _count(self) -> int:
+        self.state.frames += 1
+        return self.state.frames
+
+    def _text(self, token: int) -> str:
+        """The text that a new token completes, with what was unsaid before it."""
+        state = self.state
+        state.text_token = token
+        text, state.pending = self.moshi.tokenizer.add(token, state.pending)
+        text, state.unsaid = state.unsaid + text, ""
+        if text and not state.started:
+            state.started, text = True, text.removeprefix(" ")
+        return text
+
+    def _fingerprint(self) -> str:
+        """Tells models apart by configuration and file size."""
+        size = self.moshi.weights.stat().st_size
+        return hashlib.sha256(f"{self.moshi.config!r} {size}".encode()).hexdigest()[:32]
+
+    def _sound(self) -> bool:
+        """Whether restored values can be stepped on: they came from a file."""
+        state, config = self.state, self.moshi.config.lm
+        parts = (state.lm.transformer, state.mimi.encoder.transformer, state.mimi.decoder.transformer)
+        fresh = self._empty()
+        same = (fresh.lm.transformer, fresh.mimi.encoder.transformer, fresh.mimi.decoder.transformer)
+        rings = all(
+            0 <= part.offset < 2 * MAX_FRAMES
+            and part.position.item() == part.offset
+            and (part.context, part.slots) == (new.context, new.slots)
+            for part, new in zip(parts, same, strict=True)
+        )
+        tokens, recent = np.array(state.lm.columns.tokens), np.array(state.lm.recent)
+        limits = np.array(config.initial)[None, :, None]
+        return bool(
+            rings
+            and 0 <= state.frames < MAX_FRAMES
+            and ((tokens >= 0) & (tokens <= limits)).all()
+            and ((recent >= 0) & (recent < config.text_card)).all()
+        )
