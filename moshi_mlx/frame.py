@@ -1,7 +1,7 @@
 """The leaf that every other module may import: the frame, the reply, the stepper protocol and the one public exception.
 
-One *frame* is 80 ms of sound: 1,920 samples at 24 kHz, mono, float32 in [−1, 1]. A *stepper* takes one user frame and gives one
-`Reply`; the model (`moshi_mlx.Session`) is one, a test's mock another. This module imports NumPy only.
+One *frame* is 80 ms of sound: 1,920 samples at 24 kHz, mono, float32 in [−1, 1]. A *stepper* takes one user frame and
+gives one `Reply`; the model (`moshi_mlx.Session`) is one, a test's mock another. This module imports NumPy only.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ class MoshiError(Exception):
 class Reply:
     """What one user frame brought.
 
-    frame: index of the user frame, from 0; Moshi's `codes` and `pcm` belong to the same index when the acoustic delay is 1.
-    pcm: float32 (1920,), Moshi's sound; zeros while `codes` is None.
-    text: the piece of text that became readable with this frame; "" for padding and for bytes that are not complete yet.
-    text_token: id sampled in this frame; it belongs to frame + 1, so the text runs ahead of its sound.
+    frame: index of the user frame, from 0; Moshi's `codes` and `pcm` belong to the same index when the acoustic delay
+    is 1. pcm: float32 (1920,), Moshi's sound; zeros while `codes` is None.
+    text: the piece of text that became readable with this frame; "" for padding and for bytes that are not complete
+    yet. text_token: id sampled in this frame; it belongs to frame + 1, so the text runs ahead of its sound.
     codes: int32 (dep_q,), Moshi's codes, or None while the delays have not filled.
     user_codes: int32 (n_q − dep_q,), the user's frame as the codec heard it.
     """
@@ -56,6 +56,7 @@ class Stepper(Protocol):
         """Starts the conversation anew, seeded alike."""
 
 
-# Makes a stepper, ready to step (loaded, warmed up), on the thread that will step it. It may call its argument with the name of each
+# Makes a stepper, ready to step (loaded, warmed up), on the thread that will step it. It may call its argument with
+# the name of each
 # stage of the start-up ("load", "warm up", …) and the fraction done (None where it is not known).
 StepperFactory = Callable[[Callable[[str, float | None], None]], Stepper]

@@ -1,6 +1,7 @@
 """One conversation: a frame of the user in, a `Reply` out. All that changes is in one `SessionState`.
 
-A frame is built lazily (encode, temporal step, text, depth, decode) and evaluated once, with the whole state; the host reads once, after it.
+A frame is built lazily (encode, temporal step, text, depth, decode) and evaluated once, with the whole state; the
+host reads once, after it.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ MAX_FRAMES = 1 << 30  # positions are int32, two a frame in the codec: 2.7 years
 class SessionState:
     """Everything that changes from frame to frame, changed in place.
 
-    frames: user frames taken. text_token: the newest one, which belongs to frame `frames`. unsaid: its text while no reply has carried it
+    frames: user frames taken. text_token: the newest one, which belongs to frame `frames`. unsaid: its text while no
+    reply has carried it
     (the priming step's). pending: bytes of a character that is not complete. started: some text was given out.
     """
 
@@ -58,8 +60,8 @@ class Session:
     ) -> None:
         """Primes the model with one all-initial step.
 
-        seed: replays a conversation; None: entropy. sampling: None is the reference's default. kv_bits: 8 keeps the temporal keys and values in
-        8 bits, None in the model's dtype.
+        seed: replays a conversation; None: entropy. sampling: None is the reference's default. kv_bits: 8 keeps the
+        temporal keys and values in 8 bits, None in the model's dtype.
         """
         self.moshi, self.sampling, self.kv_bits = moshi, sampling or Sampling(), kv_bits
         self.seed = secrets.randbits(32) if seed is None else seed
@@ -74,7 +76,9 @@ class Session:
         self.state.unsaid = self._text(int(self._finish(self._sample(initial))[0]))
 
     def step(self, pcm: Pcm) -> Reply:
-        """One user frame, float32 (1920,) in [−1, 1] → Moshi's frame (see `frame.Reply`). A sample that is no number counts as silence."""
+        """One user frame, float32 (1920,) in [−1, 1] → Moshi's frame (see `frame.Reply`). A sample that is no
+        number counts as silence.
+        """
         pcm = np.asarray(pcm, np.float32)
         if pcm.shape != (FRAME,):
             raise MoshiError(f"a frame is {FRAME} samples, not an array of shape {pcm.shape}")
@@ -93,7 +97,8 @@ class Session:
         return Reply(self._count() - 1, out, self._text(token), token, codes if speaks else None, users)
 
     def step_codes(self, user_codes: NDArray[Any] | mx.array) -> tuple[int, Codes | None]:
-        """A frame without the codec: the user's codes, (user_q,), any integer dtype → text token and Moshi's codes (dep_q,), None
+        """A frame without the codec: the user's codes, (user_q,), any integer dtype → text token and Moshi's codes
+        (dep_q,), None
         while the delays have not filled."""
         lm = self.moshi.config.lm
         codes = np.asarray(user_codes)
@@ -186,7 +191,9 @@ class Session:
         return self.state.frames + 1 >= self.moshi.config.lm.max_delay
 
     def _finish(self, *parts: mx.array) -> NDArray[Any]:
-        """Evaluates the frame and the whole state at once and reads the parts as one float32 row (tokens stay exact below 2²⁴)."""
+        """Evaluates the frame and the whole state at once and reads the parts as one float32 row (tokens stay exact
+        below 2²⁴).
+        """
         packed = mx.concatenate([part.reshape(-1).astype(mx.float32) for part in parts])
         mx.eval(packed, *leaves(self.state))
         return to_host(packed)

@@ -1,6 +1,7 @@
 """config.json ↔ MoshiConfig (spec, checkpoints.md section 2): the reference's keys, every one checked.
 
-No config.json means Moshi 7B. A key that asks for what is not built is an error that names it, an unknown key a warning.
+No config.json means Moshi 7B. A key that asks for what is not built is an error that names it, an unknown key a
+warning.
 """
 
 from __future__ import annotations
@@ -291,7 +292,9 @@ def mimi_config(raw: dict[str, Any], where: str) -> MimiConfig:
 
 
 def moshi_config(raw: dict[str, Any], where: str, mimi: MimiConfig) -> MoshiConfig:
-    """Everything in one config.json, with the codec's configuration beside it. The codec runs with as many codebooks as the model needs."""
+    """Everything in one config.json, with the codec's configuration beside it. The codec runs with as many
+    codebooks as the model needs.
+    """
     name = raw.get("model_type", "moshi")
     if name not in ("moshi", "hibiki"):
         raise MoshiError(f"{where}: a model of type {str(name)[:40]!r} is not supported yet; moshi and hibiki are")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import mlx.core as mx
 from mlx import nn
@@ -90,7 +90,8 @@ def load(
 ) -> Moshi:
     """Loads a checkpoint: a folder, an alias, a Hub id, an hf:// address; None is the embedded demonstration model.
 
-    The language model keeps the dtypes of its file unless `dtype` casts its floating-point weights; the codec is fp32. Every weight is
+    The language model keeps the dtypes of its file unless `dtype` casts its floating-point weights; the codec is
+    fp32. Every weight is
     evaluated before this returns, unless `lazy`. Raises MoshiError for whatever is missing, unknown or wrongly shaped.
     """
     files = open_checkpoint(source, offline=offline)
@@ -121,7 +122,7 @@ def read_tensors(path: Path) -> dict[str, mx.array]:
     """The tensors of a safetensors file, lazily, its header checked first."""
     read_header(path)
     try:
-        return dict(mx.load(str(path), format="safetensors"))
+        return cast(dict[str, mx.array], mx.load(str(path), format="safetensors"))
     except (RuntimeError, ValueError) as error:
         raise MoshiError(f"{path} cannot be read: {error}") from None
 
@@ -175,7 +176,8 @@ def _quantize(model: nn.Module, parameters: Mapping[str, mx.array], path: Path) 
 
 def _fill(model: nn.Module, parameters: Mapping[str, mx.array], path: Path) -> None:
     """Puts the parameters into the model; a readable difference where they do not fit."""
-    wanted = {name: tuple(value.shape) for name, value in tree_flatten(model.parameters())}
+    flat = cast(list[tuple[str, mx.array]], tree_flatten(model.parameters()))
+    wanted = {name: tuple(value.shape) for name, value in flat}
     found = {name: tuple(value.shape) for name, value in parameters.items()}
     shapes = [
         f"{n} is {found[n]} instead of {wanted[n]}"

@@ -1,6 +1,7 @@
 """Names of language-model tensors in every file layout → format A (spec, checkpoints.md sections 3 to 5).
 
-A layout's table maps one stored tensor to one or more of format A: renamed, cut into the depth slices, or copied to them.
+A layout's table maps one stored tensor to one or more of format A: renamed, cut into the depth slices, or copied to
+them.
 """
 
 from __future__ import annotations
@@ -41,7 +42,9 @@ def is_format_a(names: set[str]) -> bool:
 
 
 def to_format_a(tensors: Tensors, config: LmConfig) -> dict[str, mx.array]:
-    """Tensors of format A, B (stacked or one per step) or C under their names in format A; unknown names stay as they are."""
+    """Tensors of format A, B (stacked or one per step) or C under their names in format A; unknown names stay as
+    they are.
+    """
     result: dict[str, mx.array] = {}
     for name, value in tensors.items():
         for target, part in _targets(name, value, config):

@@ -26,7 +26,9 @@ class Tokenizer:
         return int(self.model.get_piece_size())
 
     def piece(self, token: int) -> str | bytes:
-        """What a token adds to the text: "" for control, one byte for a byte piece, else text with its leading space."""
+        """What a token adds to the text: "" for control, one byte for a byte piece, else text with its leading
+        space.
+        """
         if not CONTROL <= token < len(self) or self.model.is_control(token) or self.model.is_unknown(token):
             return ""
         piece = str(self.model.id_to_piece(token))

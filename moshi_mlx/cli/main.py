@@ -1,6 +1,7 @@
 """`moshi-mlx`: finds the command, runs it, turns failures into one line.
 
-A command is a module of this package with `add_arguments(parser)` and `run(args) -> int`; its docstring is its help. It is
+A command is a module of this package with `add_arguments(parser)` and `run(args) -> int`; its docstring is its help.
+It is
 imported only when called, and imports what is heavy inside `run`, so that every `--help` answers in under a second.
 Exit status: 0 done, 1 failed, 2 wrong use, 130 interrupted.
 """

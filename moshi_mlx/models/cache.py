@@ -1,12 +1,12 @@
 """Streaming state: key/value rings that own position and mask, and the tree of arrays that a state is.
 
-A state is a dataclass of arrays, plain numbers, further states and lists of them, changed in place. `leaves` lists its arrays in a fixed
-order and `replace` puts others in their stead, for evaluation, saving and `mx.compile`.
+A state is a dataclass of arrays, plain numbers, further states and lists of them, changed in place. `leaves` lists
+its arrays in a fixed order and `replace` puts others in their stead, for evaluation, saving and `mx.compile`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
@@ -117,16 +117,20 @@ class QuantizedRing:
 
     def attend(self, q: mx.array, k: mx.array, v: mx.array, step: Step) -> mx.array:
         """As `Ring.attend`."""
-        how = {"group_size": self.group, "bits": self.bits}
+        how: Any = {"group_size": self.group, "bits": self.bits}
         self.keys = [write(old, new, step) for old, new in zip(self.keys, mx.quantize(k, **how), strict=True)]
         self.values = [write(old, new, step) for old, new in zip(self.values, mx.quantize(v, **how), strict=True)]
         keys, values = ([part[:, :, : step.used] for part in ring] for ring in (self.keys, self.values))
         batch, heads, steps, size = q.shape
         rows = (q * size**-0.5).reshape(batch, k.shape[1], -1, size)  # query heads that share keys become rows
-        scores = mx.quantized_matmul(rows, *keys, transpose=True, **how).reshape(batch, heads, steps, step.used)
+        scores = mx.quantized_matmul(rows, keys[0], keys[1], keys[2], transpose=True, **how).reshape(
+            batch, heads, steps, step.used
+        )
         weights = mx.softmax(mx.where(step.mask, scores, -mx.inf), axis=-1, precise=True)
         weights = weights.reshape(*rows.shape[:3], step.used)
-        return mx.quantized_matmul(weights, *values, transpose=False, **how).reshape(batch, heads, steps, size)
+        return mx.quantized_matmul(weights, values[0], values[1], values[2], transpose=False, **how).reshape(
+            batch, heads, steps, size
+        )
 
     def move(self, take: mx.array) -> None:
         """As `Ring.move`."""
@@ -145,7 +149,7 @@ def write(ring: mx.array, new: mx.array, step: Step) -> mx.array:
 class TransformerState:
     """The rings of a stack of layers and their common position, which counts for ever."""
 
-    rings: list[Ring] | list[QuantizedRing]
+    rings: Sequence[Ring | QuantizedRing]
     position: mx.array  # int32 (), positions seen so far
     offset: int  # the same number, known to the host: it only decides shapes
     context: int

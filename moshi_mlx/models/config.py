@@ -1,4 +1,6 @@
-"""What a model is made of, in numbers. Defaults are the published Mimi and Moshi 7B (spec: mimi.md, moshi.md section 8)."""
+"""What a model is made of, in numbers. Defaults are the published Mimi and Moshi 7B (spec: mimi.md, moshi.md
+section 8).
+"""
 
 from __future__ import annotations
 
@@ -51,7 +53,9 @@ class MimiConfig:
 
 @dataclass(frozen=True)
 class DepthConfig:
-    """The depth transformer. `schedule[k]` names the weight set of codebook k; low_rank is the width of its embedding tables, if lower."""
+    """The depth transformer. `schedule[k]` names the weight set of codebook k; low_rank is the width of its
+    embedding tables, if lower.
+    """
 
     transformer: TransformerConfig = TransformerConfig(1024, 16, 6, 2816, rope=None)
     schedule: tuple[int, ...] = tuple(range(8))

@@ -27,7 +27,9 @@ class FirstTail:
 
 
 class Conv1d(nn.Module):
-    """y[n] = b + Σ_j W[j] x[n·stride − (kernel − stride) + j]; the past before the stream is zero, or its first input (`replicate`)."""
+    """y[n] = b + Σ_j W[j] x[n·stride − (kernel − stride) + j]; the past before the stream is zero, or its first
+    input (`replicate`).
+    """
 
     def __init__(
         self, inputs: int, outputs: int, kernel: int, stride: int = 1, bias: bool = True, replicate: bool = False

@@ -1,7 +1,7 @@
 """The delays between streams (spec, moshi.md section 4): frame f of stream k enters the model as column f + d_k.
 
-Columns hold all streams, text first. `shift` and `unshift` work on whole sequences; `Columns` is the live form, which needs only the last
-max_delay + 1 columns, whatever the length of the conversation.
+Columns hold all streams, text first. `shift` and `unshift` work on whole sequences; `Columns` is the live form, which
+needs only the last max_delay + 1 columns, whatever the length of the conversation.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from .config import LmConfig
 
 
 def shift(codes: mx.array, config: LmConfig) -> mx.array:
-    """codes (B, streams, T), in the timing of frames → what the model reads or predicts, (B, streams, T); initial tokens where nothing is valid yet."""
+    """codes (B, streams, T), in the timing of frames → what the model reads or predicts, (B, streams, T); initial
+    tokens where nothing is valid yet.
+    """
     steps = mx.arange(codes.shape[2])
     source = steps - mx.array(config.delays)[:, None]
     taken = mx.take_along_axis(codes, mx.broadcast_to(mx.maximum(source, 0), codes.shape), axis=2)
@@ -33,7 +35,9 @@ def unshift(values: mx.array, delays: tuple[int, ...]) -> tuple[mx.array, mx.arr
 
 @dataclass
 class Columns:
-    """The streams' recent past. At step t, tokens[..., i] belongs to frame t − 1 − i: int32 (B, streams, max_delay + 1)."""
+    """The streams' recent past. At step t, tokens[..., i] belongs to frame t − 1 − i: int32 (B, streams, max_delay
+    + 1).
+    """
 
     tokens: mx.array
     step: mx.array  # int32 (), t
@@ -52,7 +56,9 @@ class Columns:
         return mx.take_along_axis(self.tokens, mx.broadcast_to(index, (*newest.shape, 1)), axis=2)[..., 0]
 
     def push(self, sampled: mx.array, config: LmConfig) -> None:
-        """Takes what step t sampled, (B, 1 + dep_q), text first, and moves on to t + 1. What a delay makes belong to no frame is dropped."""
+        """Takes what step t sampled, (B, 1 + dep_q), text first, and moves on to t + 1. What a delay makes belong
+        to no frame is dropped.
+        """
         delays = mx.array(config.delays)[:, None]
         fresh = mx.broadcast_to(mx.array(config.initial, mx.int32)[None, :, None], (*self.tokens.shape[:2], 1))
         moved = mx.concatenate([fresh, self.tokens[..., :-1]], axis=2)

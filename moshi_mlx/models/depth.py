@@ -1,7 +1,7 @@
 """The depth transformer: the codebooks of one frame, each from the ones before (spec, moshi.md section 3).
 
-It starts empty in every step. One path serves both uses: live, a row is a session and `choose` samples; teacher-forced, a row is one step of a
-known sequence and `choose` gives what is known.
+It starts empty in every step. One path serves both uses: live, a row is a session and `choose` samples; teacher-
+forced, a row is one step of a known sequence and `choose` gives what is known.
 """
 
 from __future__ import annotations
@@ -73,7 +73,9 @@ class Depth(nn.Module):
         self.slices = [Slice(config, k) for k in range(config.dep_q)]
 
     def __call__(self, z: mx.array, text: mx.array, choose: Choose) -> mx.array:
-        """z (N, d) of the temporal transformer and the text token (N,) of the same step → what was chosen, int32 (N, dep_q)."""
+        """z (N, d) of the temporal transformer and the text token (N,) of the same step → what was chosen, int32
+        (N, dep_q).
+        """
         layers = [Positions() for _ in self.slices[0].transformer.layers]
         token, chosen = text, []
         for index, part in enumerate(self.slices):

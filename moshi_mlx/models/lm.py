@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -61,7 +62,9 @@ class ConditionProvider(nn.Module):
 
 
 class Lm(nn.Module):
-    """Temporal transformer, depth transformer, embeddings and heads; names of format A, except that the audio tables are one."""
+    """Temporal transformer, depth transformer, embeddings and heads; names of format A, except that the audio
+    tables are one.
+    """
 
     def __init__(self, config: LmConfig) -> None:
         super().__init__()
@@ -80,7 +83,7 @@ class Lm(nn.Module):
     @property
     def dtype(self) -> mx.Dtype:
         """Of activations."""
-        return self.out_norm.weight.dtype  # type: ignore[no-any-return]
+        return self.out_norm.weight.dtype
 
     def make_state(self, seed: int, batch: int = 1, recent: int = 1, kv_bits: int | None = None) -> LmState:
         """A conversation before its first step. recent: frames that the repetition penalty looks back."""
@@ -91,7 +94,7 @@ class Lm(nn.Module):
             mx.random.key(seed),
         )
 
-    def condition(self, values: dict[str, str | None]) -> mx.array | None:
+    def condition(self, values: Mapping[str, str | None]) -> mx.array | None:
         """The sum of conditions, (1, 1, d), added to the input of every step; None for a model without conditioners."""
         total = None
         for name, config in self.config.conditioners.items():
@@ -115,7 +118,9 @@ class Lm(nn.Module):
         return self.out_norm(self.transformer(x, state))
 
     def step(self, user: mx.array, state: LmState, sampling: Sampling, condition: mx.array | None = None) -> mx.array:
-        """One live step: the user's codes of the frame before, (B, user_q) → text token and codebooks sampled, int32 (B, 1 + dep_q), lazily."""
+        """One live step: the user's codes of the frame before, (B, user_q) → text token and codebooks sampled,
+        int32 (B, 1 + dep_q), lazily.
+        """
         config = self.config
         tokens = state.columns.inputs(user, config)
         z = self.temporal(tokens[..., None], state.transformer, condition)[:, 0]
@@ -140,7 +145,9 @@ class Lm(nn.Module):
         return sampled
 
     def logits(self, codes: mx.array | NDArray[Any], condition: mx.array | None = None) -> Logits:
-        """Teacher-forced: codes (B, streams, T), in the timing of frames, any integer dtype, −1 where not known → Logits."""
+        """Teacher-forced: codes (B, streams, T), in the timing of frames, any integer dtype, −1 where not known →
+        Logits.
+        """
         config = self.config
         codes = (codes if isinstance(codes, mx.array) else mx.array(np.asarray(codes))).astype(mx.int32)
         if codes.ndim != 3 or codes.shape[1] != config.streams or codes.shape[2] == 0:

@@ -1,12 +1,12 @@
 """Mimi, the streaming codec: 24 kHz mono ↔ 12.5 frames a second of codes.
 
-pcm is (B, samples, 1) float32, codes int32 (B, codebooks, frames). One path serves offline and stream: offline is the stream from an
-empty state, and a long call is cut into pieces, so memory does not grow with its length.
+pcm is (B, samples, 1) float32, codes int32 (B, codebooks, frames). One path serves offline and stream: offline is the
+stream from an empty state, and a long call is cut into pieces, so memory does not grow with its length.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,12 +102,12 @@ class Mimi(nn.Module):
             x = mx.pad(x, [(0, 0), (0, rest), (0, 0)])
         encoder = (state or self.make_state(x.shape[0])).encoder
         pieces = [x[:, i : i + PIECE * FRAME] for i in range(0, x.shape[1], PIECE * FRAME)]
-        return _join([lambda p=p: self.encode_frames(p, encoder) for p in pieces], axis=2)
+        return _join((self.encode_frames(piece, encoder) for piece in pieces), len(pieces), axis=2)
 
     def decode(self, codes: Array, state: MimiState | None = None) -> mx.array:
         """codes (B, codebooks, frames), any integer dtype → pcm float32 (B, 1,920 · frames, 1).
 
-        Raises MoshiError where a NumPy array holds a code outside the codebooks; those of an MLX array are not read back to check.
+        Raises MoshiError where a NumPy array holds a code outside the codebooks; an MLX array is not read back.
         """
         if (
             not isinstance(codes, mx.array)
@@ -118,35 +118,35 @@ class Mimi(nn.Module):
         x = mx.array(np.asarray(codes, np.int32)) if not isinstance(codes, mx.array) else codes.astype(mx.int32)
         if x.ndim != 3 or x.shape[1] != self.config.codebooks or x.shape[2] == 0:
             raise MoshiError(
-                f"decode takes codes of shape (batch, {self.config.codebooks}, frames) with frames > 0, not {tuple(x.shape)}"
+                f"decode takes codes of shape (batch, {self.config.codebooks}, frames > 0), not {tuple(x.shape)}"
             )
         decoder = (state or self.make_state(x.shape[0])).decoder
         pieces = [x[:, :, i : i + PIECE] for i in range(0, x.shape[2], PIECE)]
-        return _join([lambda p=p: self.decode_frames(p, decoder) for p in pieces], axis=1)
+        return _join((self.decode_frames(piece, decoder) for piece in pieces), len(pieces), axis=1)
 
     def latents(self, pcm: mx.array, state: EncoderState) -> mx.array:
         """pcm (B, 1,920·T, 1) → what the quantizer reads, (B, T, width)."""
         x = self.encoder(pcm, state.seanet)
         x = self.encoder_transformer.transformer(x, state.transformer)
-        return self.downsample(x, state.downsample)  # type: ignore[no-any-return]
+        return self.downsample(x, state.downsample)
 
     def encode_frames(self, pcm: mx.array, state: EncoderState) -> mx.array:
         """pcm (B, 1,920·T, 1) → codes (B, codebooks, T), lazily."""
-        return self.quantizer.encode(self.latents(pcm, state))  # type: ignore[no-any-return]
+        return self.quantizer.encode(self.latents(pcm, state))
 
     def decode_frames(self, codes: mx.array, state: DecoderState) -> mx.array:
         """codes (B, codebooks, T) → pcm (B, 1,920·T, 1), lazily."""
         x = self.upsample(self.quantizer.decode(codes), state.upsample)
         x = self.decoder_transformer.transformer(x, state.transformer)
-        return self.decoder(x, state.seanet)  # type: ignore[no-any-return]
+        return self.decoder(x, state.seanet)
 
 
-def _join(pieces: list[Callable[[], mx.array]], axis: int) -> mx.array:
-    """The pieces along time. Several are evaluated one by one, so that their graphs do not pile up."""
-    if len(pieces) == 1:
-        return pieces[0]()
+def _join(pieces: Iterator[mx.array], count: int, axis: int) -> mx.array:
+    """The pieces along time. Several are evaluated one by one as they come, so that their graphs do not pile up."""
+    if count == 1:
+        return next(pieces)
     done = []
     for piece in pieces:
-        done.append(piece())
-        mx.eval(done[-1])
+        mx.eval(piece)
+        done.append(piece)
     return mx.concatenate(done, axis=axis)

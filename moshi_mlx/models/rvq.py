@@ -1,4 +1,6 @@
-"""The split residual vector quantizer (spec, mimi.md section 4): one semantic level, and acoustic levels that read the same latent."""
+"""The split residual vector quantizer (spec, mimi.md section 4): one semantic level, and acoustic levels that read
+the same latent.
+"""
 
 from __future__ import annotations
 
@@ -49,4 +51,4 @@ class SplitQuantizer(nn.Module):
     def decode(self, codes: mx.array) -> mx.array:
         """(B, k, T), the first k codebooks → (B, T, width)."""
         y = self.rvq_first.decode(codes[:, :1])
-        return y if codes.shape[1] == 1 else y + self.rvq_rest.decode(codes[:, 1:])
+        return y if self.rvq_rest is None or codes.shape[1] == 1 else y + self.rvq_rest.decode(codes[:, 1:])

@@ -32,7 +32,9 @@ class Sampling:
 
 
 def kth_largest(logits: mx.array, k: int) -> mx.array:
-    """The k-th largest of each row, (…, n) → (…, 1). A long row is not sorted: its k largest lie in the k blocks with the largest maxima."""
+    """The k-th largest of each row, (…, n) → (…, 1). A long row is not sorted: its k largest lie in the k blocks
+    with the largest maxima.
+    """
     n = logits.shape[-1]
     if n > 4 * k * BLOCK // 2 and n > 2 * BLOCK:
         padded = mx.pad(logits, [(0, 0)] * (logits.ndim - 1) + [(0, -n % BLOCK)], constant_values=-mx.inf)
@@ -44,8 +46,8 @@ def kth_largest(logits: mx.array, k: int) -> mx.array:
 
 
 def choose(logits: mx.array, temperature: float, top_k: int, noise: mx.array | None) -> mx.array:
-    """logits (…, n) → int32 (…). With Gumbel noise of the same shape, the largest of logits / temperature + noise is a draw from
-    the softmax; without (or at temperature 0) it is the largest logit."""
+    """logits (…, n) → int32 (…). With Gumbel noise of the same shape, the largest of logits / temperature + noise
+    is a draw from the softmax; without (or at temperature 0) it is the largest logit."""
     logits = logits.astype(mx.float32)
     if noise is None or temperature == 0:
         return mx.argmax(logits, axis=-1).astype(mx.int32)
@@ -55,7 +57,9 @@ def choose(logits: mx.array, temperature: float, top_k: int, noise: mx.array | N
 
 
 def penalise(logits: mx.array, recent: mx.array, penalty: float) -> mx.array:
-    """logits (B, n) with the tokens in `recent` (B, m) made less likely; padding and control tokens stay as they are."""
+    """logits (B, n) with the tokens in `recent` (B, m) made less likely; padding and control tokens stay as they
+    are.
+    """
     logits = logits.astype(mx.float32)
     counted = mx.zeros_like(logits)
     rows = mx.broadcast_to(mx.arange(logits.shape[0])[:, None], recent.shape)

@@ -1,6 +1,7 @@
 """Pre-norm transformer blocks for all three transformers. x is (B, T, width) throughout; state is an argument.
 
-Parameter names are those of format A (spec, checkpoints.md section 3); Mimi's are those of its file with `in_proj_weight` as `in_proj.weight`.
+Parameter names are those of format A (spec, checkpoints.md section 3); Mimi's are those of its file with
+`in_proj_weight` as `in_proj.weight`.
 """
 
 from __future__ import annotations
