@@ -20,8 +20,8 @@ from fixtures.text import save_tokenizer
 PIECES, CARD = 320, 64
 README = """# A random placeholder
 
-RANDOM numbers in the layout of a published checkpoint (`tools/make_tiny_random.py`): it answers with noise and nonsense. It is here so that
-every command runs before one has the real weights; `weights/README.md` tells how to get those.
+RANDOM numbers in the layout of a published checkpoint (`tools/make_tiny_random.py`): it answers with noise. It is here
+so that every command runs before one has the real weights; `weights/README.md` tells how to get those.
 """
 
 
