@@ -87,7 +87,9 @@ def one_line(repo: str, revision: str | None = None) -> Iterator[None]:
     except errors.OfflineModeIsEnabled:
         raise MoshiError(f"{repo} is not on this disk, and HF_HUB_OFFLINE forbids the network; unset it") from None
     except errors.HfHubHTTPError as error:
-        raise MoshiError(f"the Hub refused {repo} (status {error.response.status_code}); {KEPT}") from None
+        status = error.response.status_code
+        remedy = "check your login (`hf auth login`, HF_TOKEN)" if status in (401, 403) else KEPT
+        raise MoshiError(f"the Hub refused {repo} (status {status}); {remedy}") from None
     except errors.HTTPError as error:
         raise MoshiError(f"no connection to the Hub for {repo} ({type(error).__name__}); {KEPT}") from None
     except OSError as error:

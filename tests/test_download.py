@@ -1,0 +1,234 @@
+"""Fetching from a Hub on the loopback interface: every fault one line, nothing half-written taken for whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections import namedtuple
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hub_server import Hub
+from huggingface_hub import constants, file_download
+
+from moshi_mlx.checkpoints import transfer
+from moshi_mlx.checkpoints.address import Address
+from moshi_mlx.checkpoints.known import MOSHI_MIMI, MOSHI_TOKENIZER
+from moshi_mlx.checkpoints.locate import get, locate
+from moshi_mlx.frame import MoshiError
+
+WEIGHTS = os.urandom(200_000)
+MOSHI = {"model.q4.safetensors": WEIGHTS, MOSHI_MIMI: b"codec" * 999, MOSHI_TOKENIZER: b"pieces", "README.md": b"hi"}
+
+
+def silent(file: str, done: int, total: int) -> None:
+    """No progress."""
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    server = Hub()
+    monkeypatch.setenv("HF_ENDPOINT", server.url)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 10_000)  # what a cut can lose
+    monkeypatch.setattr(file_download.time, "sleep", lambda seconds: None)
+    server.repos["kyutai/moshiko-mlx-q4"] = dict(MOSHI)
+    yield server
+    server.close()
+
+
+def fails(source: str, says: str, **options: bool) -> None:
+    with pytest.raises(MoshiError, match=says) as caught:
+        locate(source, progress=silent, **options)
+    assert "\n" not in str(caught.value)
+
+
+def blobs(tmp_path: Path) -> list[Path]:
+    return [path for path in (tmp_path / "cache").rglob("*") if path.parent.name == "blobs" and path.suffix != ".part"]
+
+
+def test_alias(hub: Hub, tmp_path: Path) -> None:
+    """Fetching everything of a repository would take gigabytes nobody asked for; asking again must cost no request."""
+    seen: list[tuple[str, int, int]] = []
+    located = locate("moshiko-q4", progress=lambda *step: seen.append(step))
+    files = located.files()
+    assert files.weights == ("model.q4.safetensors",)
+    assert located.file(files.weights[0]).read_bytes() == WEIGHTS
+    assert {path.name for path in located.folder.iterdir()} == {"model.q4.safetensors", MOSHI_MIMI, MOSHI_TOKENIZER}
+    assert ("model.q4.safetensors", len(WEIGHTS), len(WEIGHTS)) in seen
+    count = len(hub.requests)
+    assert locate("moshiko-q4").folder == locate("kyutai/moshiko-mlx-q4", offline=True).folder == located.folder
+    assert len(hub.requests) == count
+    assert not any("README" in path for _, path, _ in hub.requests)
+
+
+def test_config_names_other_repositories(hub: Hub) -> None:
+    """A fine-tune that shares its codec by an hf:// address must come whole, or offline use fails later."""
+    config = {"moshi_name": "w/a.safetensors", "mimi_name": f"hf://kyutai/moshiko-mlx-q4/{MOSHI_MIMI}"}
+    hub.repos["me/tune"] = {
+        "config.json": json.dumps(config).encode(),
+        "w/a.safetensors": WEIGHTS,
+        "b.safetensors": b"no",
+        MOSHI_TOKENIZER: b"pieces",
+    }
+    locate("hf://me/tune@v1", progress=silent)
+    located = locate("me/tune@v1", offline=True)
+    assert located.file(config["moshi_name"]).read_bytes() == WEIGHTS
+    assert located.file(config["mimi_name"]).read_bytes() == MOSHI[MOSHI_MIMI]
+    assert not (located.folder / "b.safetensors").exists()
+    fails("me/tune", "not whole on this disk", offline=True)
+
+
+def test_named_file(hub: Hub) -> None:
+    """hf://org/repo/file chooses among several weights; without it the choice must be the user's, not ours."""
+    hub.repos["me/two"] = {
+        "a.safetensors": b"a" * 9,
+        "b.safetensors": b"b" * 9,
+        **{k: MOSHI[k] for k in list(MOSHI)[1:]},
+    }
+    fails("me/two", "several files")
+    assert locate("hf://me/two/b.safetensors", progress=silent).weights == "b.safetensors"
+
+
+def test_cut_is_resumed_at_once(hub: Hub) -> None:
+    """A cut connection used to start the 5 GB over again, or left a short file under the final name."""
+    hub.cut = [70_000, 50_000]
+    located = locate("moshiko-q4", progress=silent)
+    assert located.file("model.q4.safetensors").read_bytes() == WEIGHTS
+    ranges = [span for _, path, span in hub.requests if "q4.safetensors" in path]
+    assert ranges == [None, "bytes=70000-", "bytes=120000-"]
+
+
+def test_cut_is_resumed_by_the_next_run(hub: Hub, tmp_path: Path) -> None:
+    """huggingface_hub 2 deletes the part of a failed download; ours is kept, and never taken for whole."""
+    hub.cut = [70_000] + [0] * 20
+    fails("moshiko-q4", "what was fetched is kept")
+    assert not blobs(tmp_path)
+    fails("moshiko-q4", "not whole on this disk", offline=True)
+    hub.cut, hub.requests = [], []
+    assert locate("moshiko-q4", progress=silent).file("model.q4.safetensors").read_bytes() == WEIGHTS
+    assert [span for _, path, span in hub.requests if "q4.safetensors" in path] == ["bytes=70000-"]
+
+
+def test_wrong_hash(hub: Hub, tmp_path: Path) -> None:
+    """Right size, wrong bytes: such a file once loaded and gave noise."""
+    hub.lie = {"model.q4.safetensors"}
+    fails("moshiko-q4", "wrong hash")
+    assert not blobs(tmp_path)
+    hub.lie = set()
+    assert locate("moshiko-q4", progress=silent).file("model.q4.safetensors").read_bytes() == WEIGHTS
+
+
+def test_wrong_start_is_thrown_away(hub: Hub, tmp_path: Path) -> None:
+    """A damaged part must not poison the file for ever."""
+    hub.cut = [70_000] + [0] * 20
+    fails("moshiko-q4", "kept")
+    hub.cut = []
+    (part,) = (tmp_path / "cache").rglob("*.part")
+    part.write_bytes(bytes(70_000))
+    fails("moshiko-q4", "wrong hash")
+    assert locate("moshiko-q4", progress=silent).file("model.q4.safetensors").read_bytes() == WEIGHTS
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        ("no/body", "no repository 'no/body'"),
+        ("kyutai/moshiko-mlx-q4@v7", "no revision 'v7'"),
+        ("hf://kyutai/moshiko-mlx-q4/none.safetensors", "has no file 'none.safetensors'"),
+        ("hf://kyutai/moshiko-mlx-q4/README.md", "is not fetched: only"),
+    ],
+)
+def test_not_there(hub: Hub, source: str, says: str) -> None:
+    """404s of three kinds looked alike; each needs another remedy."""
+    fails(source, says)
+
+
+@pytest.mark.parametrize(("status", "says"), [(401, "login"), (403, "login"), (500, "status 500")])
+def test_refusals(hub: Hub, status: int, says: str) -> None:
+    """A Hub in trouble must not show a traceback."""
+    hub.refuse = status
+    fails("moshiko-q4", says)
+
+
+@pytest.mark.parametrize("garbage", [b"<html>login to the hotel's network</html>", b"[]", b'{"id": 3, "sha": "../x"}'])
+def test_not_a_hub(hub: Hub, garbage: bytes) -> None:
+    """A captive portal answers 200 with a web page; a hostile mirror answers with paths for hashes."""
+    hub.garbage = garbage
+    fails("moshiko-q4", "not that of a Hub")
+
+
+def test_no_network(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fifty lines of a connection's traceback hid that the cable was out."""
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    fails("moshiko-q4", "no connection to the Hub")
+    fails("moshiko-q4", "without --offline", offline=True)
+
+
+def test_full_disk_is_foreseen(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Found out before the first byte, not after an hour."""
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 10**9 - 1000, 1000))
+    fails("moshiko-q4", "0.00 GB are to be fetched, but")
+    assert not (tmp_path / "cache").exists()
+
+
+def test_disk_fills_up(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another program may fill the disk meanwhile: one line, and what was fetched is kept."""
+
+    def full(*args: object, **kwargs: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(file_download, "http_get", full)
+    fails("moshiko-q4", "the disk is full")
+    assert not blobs(tmp_path)
+
+
+def test_hostile_listing(hub: Hub, tmp_path: Path) -> None:
+    """A repository's names become paths here."""
+    hub.repos["bad/names"] = {"../../evil.safetensors": b"x", "/abs.safetensors": b"x"}
+    fails("bad/names", "no weights")
+    hub.repos["bad/config"] = {"config.json": b'{"moshi_name": "../../x.safetensors"}'}
+    fails("bad/config", "has no file")
+    assert not list(tmp_path.rglob("*evil*"))
+
+
+def test_incomplete_snapshot_of_another_program(hub: Hub) -> None:
+    """Upstream fetches file by file: a snapshot with the weights alone is not a checkpoint."""
+    located = locate("moshiko-q4", progress=silent)
+    (located.folder / MOSHI_MIMI).unlink()
+    fails("moshiko-q4", MOSHI_MIMI, offline=True)
+    assert locate("moshiko-q4", progress=silent).file(MOSHI_MIMI).is_file()
+
+
+def test_get_takes_the_newest(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`models get` must not be content with yesterday's commit."""
+    old = locate("moshiko-q4", progress=silent).folder
+    hub.repos["kyutai/moshiko-mlx-q4"][MOSHI_TOKENIZER] = b"new pieces"
+    monkeypatch.setattr(hub, "commit", lambda repo: "f" * 40)
+    new = get(Address("kyutai/moshiko-mlx-q4"), silent)
+    assert new != old
+    assert (new / MOSHI_TOKENIZER).read_bytes() == b"new pieces"
+    assert locate("moshiko-q4", offline=True).folder == new
+
+
+def test_meter_tells_speed_and_time(capsys: pytest.CaptureFixture[str]) -> None:
+    """Opaque minutes of a first start look like a hang."""
+    from moshi_mlx.checkpoints.meter import Meter, duration
+
+    meter = Meter()
+    meter("model.safetensors", 0, 4_000_000_000)
+    assert meter.line(1_000_000_000, 4_000_000_000, 20.0) == (
+        "model.safetensors: 1,000 of 4,000 MB · 50.0 MB/s · 1 min 0 s left"
+    )
+    assert [duration(s) for s in (3.4, 61, 7325)] == ["3 s", "1 min 1 s", "2 h 2 min"]
+    meter("model.safetensors", 4_000_000_000, 4_000_000_000)
+    assert len(capsys.readouterr().err.splitlines()) == 2
+
+
+def test_endpoint_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty HF_ENDPOINT means the Hub, not the address ''."""
+    monkeypatch.setenv("HF_ENDPOINT", "")
+    assert transfer.endpoint() is None
