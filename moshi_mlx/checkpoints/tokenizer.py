@@ -37,7 +37,14 @@ class Tokenizer:
         return piece.replace("▁", " ")
 
     def add(self, token: int, pending: bytes) -> tuple[str, bytes]:
-        """The text that `token` completes, and the bytes of a character that still waits for its rest."""
+        """The text that `token` completes, and the bytes of a character that still waits for its rest.
+
+        What is not printable is left out: a model must not be able to steer a terminal.
+        """
+        text, pending = self._join(token, pending)
+        return "".join(filter(str.isprintable, text)), pending
+
+    def _join(self, token: int, pending: bytes) -> tuple[str, bytes]:
         piece = self.piece(token)
         if isinstance(piece, bytes):
             pending += piece

@@ -12,10 +12,12 @@ import argparse
 import importlib
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 
 from .. import __version__
 from ..frame import MoshiError
+from .options import UsageError
 
 COMMANDS = {
     "chat": "talk: microphone, loudspeaker, screen",
@@ -31,10 +33,6 @@ COMMANDS = {
     "quantize": "make 8-, 6-, 4-, 3-bit and mixed checkpoints, with proof",
     "text": "Helium, the text model",
 }
-
-
-class UsageError(MoshiError):
-    """Wrong use that only shows while running: exit status 2."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -64,9 +62,15 @@ def run_command(name: str, argv: Sequence[str]) -> int:
     return int(module.run(args))
 
 
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
+    """A warning is one line too."""
+    print(f"moshi-mlx: note: {message}", file=sys.stderr)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of `moshi-mlx`; gives the exit status."""
     words = list(sys.argv[1:] if argv is None else argv)
+    warnings.showwarning = _show_warning
     args = build_parser().parse_args(words[:1])
     try:
         return run_command(args.command, words[1:])

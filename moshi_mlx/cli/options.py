@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from ..frame import MoshiError
+
 if TYPE_CHECKING:
+    from ..checkpoints.load import Moshi
     from ..models.sampling import Sampling
 
 
@@ -30,9 +35,25 @@ def add_sampling(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--repetition-penalty", type=float, metavar="P", help="1 is off (default 1)")
 
 
-def sampling_from(args: argparse.Namespace) -> Sampling:
-    """The Sampling that the options ask for; what was not given keeps its default."""
+class UsageError(MoshiError):
+    """Wrong use that only shows while running: exit status 2."""
+
+
+def announce(moshi: Moshi, command: str) -> None:
+    """Says on stderr which model runs, and how to get a real one where it is the embedded demonstration."""
+    if moshi.located.embedded:
+        print(
+            "This is the embedded model, a scripted demonstration that knows a few questions. The real one: "
+            f"`moshi-mlx {command} --model moshiko-q4` (4.8 GB, asked for once).",
+            file=sys.stderr,
+        )
+
+
+def sampling_from(args: argparse.Namespace, wishes: Mapping[str, float]) -> Sampling:
+    """The Sampling that the options ask for; what was not given is as the model's file wishes, else the default."""
     from ..models.sampling import Sampling
 
     names = ("text_temperature", "audio_temperature", "text_top_k", "audio_top_k", "repetition_penalty")
-    return Sampling(**{name: value for name in names if (value := getattr(args, name)) is not None})
+    given = {name: value for name in names if (value := getattr(args, name)) is not None}
+    whole = {name: int(value) if name.endswith("top_k") else value for name, value in wishes.items()}
+    return Sampling(**{**whole, **given})

@@ -1,0 +1,143 @@
+"""A sound file in, the conversation out: what Moshi says to a recording, as text and as sound.
+
+The text goes to stdout as it comes, everything else to stderr. IN may have any rate and number of channels; OUT is a stereo WAV,
+the user on the left and Moshi on the right, at 24 kHz.
+
+  moshi-mlx run question.wav -o conversation.wav
+  moshi-mlx run question.wav --model moshiko-q4 --seed 7 --json > words.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..frame import FRAME, FRAME_MS, FRAME_RATE, Pcm
+from .options import UsageError, add_model, add_sampling, announce, sampling_from
+
+if TYPE_CHECKING:
+    from ..session import Session
+    from .sound import Frames, Writer
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's own options."""
+    parser.add_argument("input", type=Path, metavar="IN", help="what the user says: WAV, FLAC, Ogg or MP3")
+    parser.add_argument("-o", "--output", type=Path, metavar="OUT.wav", help="write the conversation as sound")
+    parser.add_argument("--mono", action="store_true", help="only Moshi's voice in OUT")
+    parser.add_argument("--tail", type=float, default=4.0, metavar="SECONDS", help="silence after IN (default 4)")
+    parser.add_argument("--json", action="store_true", help="words with their times, instead of plain text")
+    add_model(parser)
+    add_sampling(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Checks files first, then loads, then steps through them."""
+    from .sound import Writer, frames
+
+    if not 0 <= args.tail <= 3600:
+        raise UsageError("--tail takes 0 to 3600 seconds")
+    if args.mono and args.output is None:
+        raise UsageError("--mono says how to write OUT; add -o OUT.wav")
+    if args.output is not None and args.output.exists() and args.output.samefile(args.input):
+        raise UsageError("IN and OUT are the same file; give OUT another name")
+    source = frames(args.input)
+    with contextlib.ExitStack() as stack:
+        writer = None
+        if args.output is not None:
+            writer = stack.enter_context(Writer(args.output, 1 if args.mono else 2))
+        session = _session(args)
+        talk = _Talk(session, writer, args.mono, args.json)
+        interrupted = False
+        try:
+            talk.all(source, round(args.tail * FRAME_RATE))
+        except KeyboardInterrupt:  # what has been said until now is kept
+            interrupted = True
+        talk.finish()
+    if writer is not None:
+        print(f"wrote {args.output}", file=sys.stderr)
+    return 130 if interrupted else 0
+
+
+def _session(args: argparse.Namespace) -> Session:
+    from ..checkpoints.load import load
+    from ..session import Session
+
+    moshi = load(args.model, offline=args.offline)
+    announce(moshi, "run")
+    session = Session(moshi, args.seed, sampling_from(args, moshi.config.sampling))
+    if args.seed is None:
+        print(f"seed {session.seed}", file=sys.stderr)
+    return session
+
+
+class _Talk:
+    """Steps through a file and gives out what comes."""
+
+    def __init__(self, session: Session, writer: Writer | None, mono: bool, as_json: bool) -> None:
+        self._session, self._writer, self._mono, self._json = session, writer, mono, as_json
+        self._pieces: list[tuple[int, str]] = []
+        self._frames = 0
+        self._seconds = 0.0
+
+    def all(self, source: Frames, tail: int) -> None:
+        """The file, then `tail` frames of silence."""
+        for pcm in self._shown(source, tail):
+            start = time.perf_counter()
+            reply = self._session.step(pcm)
+            self._seconds += time.perf_counter() - start
+            self._frames += 1
+            if self._writer is not None:
+                self._writer.write(reply.pcm if self._mono else np.stack([pcm, reply.pcm], axis=1))
+            if reply.text and self._json:
+                self._pieces.append((reply.frame, reply.text))
+            elif reply.text:
+                print(reply.text, end="", flush=True)
+
+    def _shown(self, source: Frames, tail: int) -> Iterator[Pcm]:
+        """The user's frames, with a bar on stderr where it does not run into the text on stdout."""
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        console = Console(stderr=True)
+        hidden = not console.is_terminal or (sys.stdout.isatty() and not self._json)
+        columns = (TextColumn("{task.fields[speed]}"), BarColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=console, transient=True, disable=hidden) as progress:
+            task = progress.add_task("", total=None if source.total is None else source.total + tail, speed="")
+            for pcm in source:
+                yield pcm
+                progress.update(task, advance=1, speed=self._speed())
+            for _ in range(tail):
+                yield np.zeros(FRAME, np.float32)
+                progress.update(task, advance=1, speed=self._speed())
+
+    def _speed(self) -> str:
+        factor = self._seconds * FRAME_RATE / max(1, self._frames)
+        return f"{self._frames / FRAME_RATE:.1f} s of sound, real-time factor {factor:.2f}"
+
+    def finish(self) -> None:
+        """Ends the text and says how fast it was."""
+        if self._json:
+            from ..recording.folder import Piece
+            from ..recording.words import words_of
+
+            words = words_of([Piece(frame, text) for frame, text in self._pieces])
+            data = {
+                "frames": self._frames,
+                "frame_ms": FRAME_MS,
+                "seed": self._session.seed,
+                "text": " ".join(word.text for word in words),
+                "words": [{"text": w.text, "start": round(w.start, 3), "end": round(w.end, 3)} for w in words],
+            }
+            print(json.dumps(data, ensure_ascii=False, indent=1))
+        else:
+            print(flush=True)
+        print(self._speed(), file=sys.stderr)
