@@ -7,16 +7,15 @@ warning.
 from __future__ import annotations
 
 import json
-import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ..frame import FRAME, RATE, MoshiError
 from ..models.config import ConditionerConfig, DepthConfig, LmConfig, MimiConfig, MoshiConfig, Rope, TransformerConfig
+from .fields import Fields
 
 MAX_JSON = 64 << 20  # bytes; the index of a sharded 7B model has 0.1 MB
-_MISSING = object()
 
 # Keys that may only have these values (the published ones), since anything else is another model.
 _LM_FIXED: dict[str, tuple[Any, ...]] = {
@@ -87,52 +86,6 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(raw, dict):
         raise MoshiError(f"{path} does not hold a JSON object; get it again")
     return raw
-
-
-class Fields:
-    """Typed and bounded reading of one JSON object; remembers what was asked for."""
-
-    def __init__(self, raw: Any, where: str) -> None:
-        if not isinstance(raw, dict):
-            raise MoshiError(f"{where} must be a JSON object")
-        self._raw, self._where, self._seen = raw, where, set[str]()
-
-    def get(self, key: str, default: Any = None) -> Any:
-        self._seen.add(key)
-        return self._raw.get(key, default)
-
-    def fail(self, key: str, what: str) -> MoshiError:
-        return MoshiError(f"{self._where}: {key} {what}, not {json.dumps(self._raw.get(key))[:60]}")
-
-    def integer(self, key: str, default: int, low: int = 1, high: int = 1 << 17) -> int:
-        value = self.get(key, default)
-        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-            raise self.fail(key, f"must be a whole number from {low} to {high}")
-        return value
-
-    def number(self, key: str, default: float, low: float, high: float) -> float:
-        value = self.get(key, default)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-            raise self.fail(key, f"must be a number from {low:g} to {high:g}")
-        return float(value)
-
-    def integers(self, key: str, default: tuple[int, ...], high: int, length: int | None = None) -> tuple[int, ...]:
-        value = self.get(key, default)
-        good = isinstance(value, list | tuple) and all(type(item) is int and 0 <= item <= high for item in value)
-        if not good or (length is not None and len(value) != length):
-            count = "" if length is None else f"{length} "
-            raise self.fail(key, f"must be a list of {count}whole numbers from 0 to {high}")
-        return tuple(value)
-
-    def fixed(self, table: dict[str, tuple[Any, ...]]) -> None:
-        for key, allowed in table.items():
-            value = self.get(key, _MISSING)
-            if value is not _MISSING and not any(value == item and type(value) is type(item) for item in allowed):
-                raise self.fail(key, f"is supported as {' or '.join(json.dumps(item) for item in allowed)} only")
-
-    def rest(self, ignored: set[str]) -> None:
-        for key in sorted(self._raw.keys() - self._seen - ignored):
-            warnings.warn(f"{self._where}: the key {key!r} is unknown and was ignored", stacklevel=2)
 
 
 def gate_width(width: int, feedforward: int) -> int:

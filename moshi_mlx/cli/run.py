@@ -1,7 +1,7 @@
 """A sound file in, the conversation out: what Moshi says to a recording, as text and as sound.
 
-The text goes to stdout as it comes, everything else to stderr. IN may have any rate and number of channels; OUT is a stereo WAV,
-the user on the left and Moshi on the right, at 24 kHz.
+The text goes to stdout as it comes, everything else to stderr. IN may have any rate and number of channels; OUT is a
+stereo WAV, the user on the left and Moshi on the right, at 24 kHz.
 
   moshi-mlx run question.wav -o conversation.wav
   moshi-mlx run question.wav --model moshiko-q4 --seed 7 --json > words.json
