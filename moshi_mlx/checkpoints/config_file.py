@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..frame import FRAME, RATE, MoshiError
+from ..frame import MoshiError
 from ..models.config import ConditionerConfig, DepthConfig, LmConfig, MimiConfig, MoshiConfig, Rope, TransformerConfig
 from .fields import Fields
 
@@ -51,24 +51,6 @@ _SAMPLING = {
     "top_k": "audio_top_k",
     "top_k_text": "text_top_k",
 }
-_SEANET_FIXED: dict[str, tuple[Any, ...]] = {
-    "channels": (1,),
-    "causal": (True,),
-    "n_residual_layers": (1,),
-    "activation": ("ELU",),
-    "dilation_base": (2,),
-    "disable_norm_outer_blocks": (0,),
-    "norm": ("none",),
-    "pad_mode": ("constant",),
-    "true_skip": (True,),
-}
-_TRANSFORMER_FIXED: dict[str, tuple[Any, ...]] = {
-    "causal": (True,),
-    "conv_layout": (True,),
-    "gating": ("none", None),
-    "norm": ("layer_norm",),
-    "positional_embedding": ("rope",),
-}
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -93,18 +75,11 @@ def gate_width(width: int, feedforward: int) -> int:
     return 21 * width // 8 if feedforward == 4 * width else 2 * feedforward // 3
 
 
-def _heads(fields: Fields, key: str, width: int, default: int) -> int:
-    heads = fields.integer(key, default, high=1024)
-    if width % heads or width // heads % 2:
-        raise fields.fail(key, f"must divide the width {width} into heads of even size")
-    return heads
-
-
 def _lm(raw: dict[str, Any], where: str) -> LmConfig:
     fields = Fields(raw, where)
     fields.fixed(_LM_FIXED)
     width = fields.integer("dim", 4096)
-    heads = _heads(fields, "num_heads", width, 32)
+    heads = fields.heads("num_heads", width, 32)
     scale = fields.number("hidden_scale", 4.125, 0.01, 64)
     repeat = fields.integer("kv_repeat", 1, high=heads)
     if heads % repeat:
@@ -129,7 +104,7 @@ def _lm(raw: dict[str, Any], where: str) -> LmConfig:
             f"{where}: dep_q is 0: a speech-to-text model, which is not supported yet; take a Moshi or Hibiki"
         )
     deep = fields.integer("depformer_dim", 1024)
-    deep_heads = _heads(fields, "depformer_num_heads", deep, 16)
+    deep_heads = fields.heads("depformer_num_heads", deep, 16)
     deep_repeat = fields.get("depformer_kv_repeat", repeat)
     if type(deep_repeat) is not int or deep_repeat < 1 or deep_heads % deep_repeat:
         raise fields.fail("depformer_kv_repeat", f"must divide the {deep_heads} depth heads")
@@ -192,56 +167,6 @@ def _conditioners(fields: Fields, where: str) -> dict[str, ConditionerConfig]:
         bins = lut.integer("n_bins", 1, high=1 << 16)
         result[name] = ConditionerConfig(bins, lut.integer("dim", 1), tuple(values[:bins]))
     return result
-
-
-def mimi_config(raw: dict[str, Any], where: str) -> MimiConfig:
-    """The codec's hyper-parameters in the reference's own form."""
-    top = Fields(raw, where)
-    top.fixed({"channels": (1,), "sample_rate": (RATE, float(RATE)), "frame_rate": (RATE / FRAME,)})
-    seanet, trunk, quantizer = (
-        Fields(top.get(key, {}), f"{where}: {key}") for key in ("seanet", "transformer", "quantizer")
-    )
-    top.rest(set())
-    seanet.fixed(_SEANET_FIXED)
-    trunk.fixed(_TRANSFORMER_FIXED)
-    width = seanet.integer("dimension", 512)
-    ratios = seanet.integers("ratios", (8, 6, 5, 4), high=64)
-    hop = 1
-    for ratio in ratios:
-        hop *= ratio
-    if 2 * hop != FRAME:
-        raise seanet.fail("ratios", f"must multiply to {FRAME // 2} (two latents a frame)")
-    for fields, key in ((trunk, "d_model"), (trunk, "input_dimension"), (quantizer, "input_dimension")):
-        if fields.integer(key, width) != width:
-            raise fields.fail(key, f"must equal the width of seanet, {width}")
-    for fields, key in ((trunk, "layer_scale"), (trunk, "output_dimensions"), (quantizer, "output_dimension")):
-        fields.get(key)
-    bins, levels = quantizer.integer("bins", 2048, low=2), quantizer.integer("n_q", 32, high=128)
-    config = MimiConfig(
-        filters=seanet.integer("n_filters", 64, high=4096),
-        width=width,
-        ratios=ratios,
-        kernel=seanet.integer("kernel_size", 7, high=64),
-        residual_kernel=seanet.integer("residual_kernel_size", 3, high=64),
-        last_kernel=seanet.integer("last_kernel_size", 3, high=64),
-        compress=seanet.integer("compress", 2, high=64),
-        transformer=TransformerConfig(
-            width,
-            _heads(trunk, "num_heads", width, 8),
-            trunk.integer("num_layers", 8, high=512),
-            trunk.integer("dim_feedforward", 2048),
-            context=trunk.integer("context", 250, high=1 << 20),
-            max_period=trunk.number("max_period", 10_000, 1, 1e9),
-            gated=False,
-        ),
-        codebook_width=quantizer.integer("dimension", 256),
-        codebook_size=bins,
-        codebooks_in_file=levels,
-        codebooks=levels,
-    )
-    for fields in (seanet, trunk, quantizer):
-        fields.rest(set())
-    return config
 
 
 def moshi_config(raw: dict[str, Any], where: str, mimi: MimiConfig) -> MoshiConfig:

@@ -46,6 +46,13 @@ class Fields:
             raise self.fail(key, f"must be a list of {count}whole numbers from 0 to {high}")
         return tuple(value)
 
+    def heads(self, key: str, width: int, default: int) -> int:
+        """Attention heads that divide the width into even sizes."""
+        heads = self.integer(key, default, high=1024)
+        if width % heads or width // heads % 2:
+            raise self.fail(key, f"must divide the width {width} into heads of even size")
+        return heads
+
     def fixed(self, table: dict[str, tuple[Any, ...]]) -> None:
         for key, allowed in table.items():
             value = self.get(key, _MISSING)

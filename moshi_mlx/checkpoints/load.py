@@ -18,7 +18,8 @@ from ..frame import MoshiError
 from ..models.config import MimiConfig, MoshiConfig
 from ..models.lm import Lm
 from ..models.mimi import Mimi
-from .config_file import mimi_config, moshi_config, read_json
+from .codec_config import mimi_config
+from .config_file import moshi_config, read_json
 from .header import read_header
 from .known import MOSHI_MIMI, MOSHI_TOKENIZER
 from .locate import Located, locate
