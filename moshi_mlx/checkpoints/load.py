@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import mlx.core as mx
-from mlx import nn
-from mlx.utils import tree_flatten
 
 from ..frame import MoshiError
 from ..models.config import MimiConfig, MoshiConfig
@@ -20,6 +18,7 @@ from ..models.lm import Lm
 from ..models.mimi import Mimi
 from .codec_config import mimi_config
 from .config_file import moshi_config, read_json
+from .fit import fill, quantize_like
 from .header import read_header
 from .known import MOSHI_MIMI, MOSHI_TOKENIZER
 from .locate import Located, locate
@@ -28,8 +27,6 @@ from .names import is_format_a, join_audio_tables, to_format_a
 from .tokenizer import Tokenizer
 
 MOSHI_FILES = ("model.safetensors", "model.q8.safetensors", "model.q4.safetensors")
-SHOWN = 10  # names of a difference
-GROUPS, BITS = (32, 64, 128), (2, 3, 4, 5, 6, 8)
 
 
 @dataclass(frozen=True)
@@ -131,7 +128,7 @@ def read_tensors(path: Path) -> dict[str, mx.array]:
 def load_codec(path: Path, config: MimiConfig) -> Mimi:
     """The codec of a configuration from its file, lazily."""
     mimi = Mimi(config)
-    _fill(mimi, mimi_parameters(read_tensors(path), config), path)
+    fill(mimi, mimi_parameters(read_tensors(path), config), path)
     return mimi
 
 
@@ -150,56 +147,6 @@ def make_lm(config: MoshiConfig, tensors: Mapping[str, mx.array], path: Path, dt
             name: value.astype(dtype) if mx.issubdtype(value.dtype, mx.floating) else value
             for name, value in parameters.items()
         }
-    _quantize(lm, parameters, path)
-    _fill(lm, parameters, path)
+    quantize_like(lm, parameters, path)
+    fill(lm, parameters, path)
     return lm
-
-
-def _quantize(model: nn.Module, parameters: Mapping[str, mx.array], path: Path) -> None:
-    """Makes those modules quantized whose scales are in the file, with bits and group from the shapes."""
-
-    def plan(name: str, module: nn.Module) -> dict[str, int] | bool:
-        scales, weight = parameters.get(f"{name}.scales"), parameters.get(f"{name}.weight")
-        if scales is None or weight is None or not hasattr(module, "to_quantized"):
-            return False
-        columns = module.weight.shape[-1]
-        fits = weight.ndim == scales.ndim == 2 and scales.shape[1] > 0 and weight.dtype == mx.uint32
-        group = columns // scales.shape[1] if fits and columns % scales.shape[1] == 0 else 0
-        bits = weight.shape[1] * 32 // columns if fits else 0
-        if group not in GROUPS or bits not in BITS or weight.shape[1] * 32 != bits * columns:
-            raise MoshiError(
-                f"{path}: {name} is quantized in a way that is not known (weight {weight.shape}, scales {scales.shape})"
-            )
-        return {"group_size": group, "bits": bits}
-
-    nn.quantize(model, class_predicate=plan)
-
-
-def _fill(model: nn.Module, parameters: Mapping[str, mx.array], path: Path) -> None:
-    """Puts the parameters into the model; a readable difference where they do not fit."""
-    flat = cast(list[tuple[str, mx.array]], tree_flatten(model.parameters()))
-    wanted = {name: tuple(value.shape) for name, value in flat}
-    found = {name: tuple(value.shape) for name, value in parameters.items()}
-    shapes = [
-        f"{n} is {found[n]} instead of {wanted[n]}"
-        for n in sorted(wanted.keys() & found.keys())
-        if wanted[n] != found[n]
-    ]
-    faults = [
-        _list("missing", sorted(wanted.keys() - found.keys())),
-        _list("unknown", sorted(found.keys() - wanted.keys())),
-        _list("wrongly shaped", shapes),
-    ]
-    if any(faults):
-        hint = "does its config.json belong to it?"
-        raise MoshiError(
-            f"{path} does not fit its configuration ({hint}): {'; '.join(fault for fault in faults if fault)}"
-        )
-    model.load_weights(list(parameters.items()), strict=False)
-
-
-def _list(what: str, items: list[str]) -> str:
-    if not items:
-        return ""
-    more = f" … and {len(items) - SHOWN} more" if len(items) > SHOWN else ""
-    return f"{len(items)} {what}: {', '.join(items[:SHOWN])}{more}"
