@@ -144,9 +144,11 @@ class Lm(nn.Module):
         state.columns.push(sampled, config)
         return sampled
 
-    def logits(self, codes: mx.array | NDArray[Any], condition: mx.array | None = None) -> Logits:
+    def logits(
+        self, codes: mx.array | NDArray[Any], condition: mx.array | None = None, kv_bits: int | None = None
+    ) -> Logits:
         """Teacher-forced: codes (B, streams, T), in the timing of frames, any integer dtype, −1 where not known →
-        Logits.
+        Logits. kv_bits: as in `make_state`.
         """
         config = self.config
         codes = (codes if isinstance(codes, mx.array) else mx.array(np.asarray(codes))).astype(mx.int32)
@@ -156,7 +158,7 @@ class Lm(nn.Module):
         targets = shift(codes, config)
         first = mx.broadcast_to(mx.array(config.initial, mx.int32)[None, :, None], (batch, config.streams, 1))
         inputs = mx.concatenate([first, targets[..., :-1]], axis=2)
-        state = self.transformer.make_state(batch, min(total, PIECE), self.dtype)
+        state = self.transformer.make_state(batch, min(total, PIECE), self.dtype, kv_bits)
         texts, audios = [], []
         for start in range(0, total, PIECE):
             z = self.temporal(inputs[..., start : start + PIECE], state, condition)
