@@ -1,20 +1,19 @@
 """What the loop measured: the numbers of the screen and of the log.
 
-`Meter` is written by the engine's thread alone; `Statistics` is a frozen copy for everybody else. Times are milliseconds unless the
-name says otherwise, levels are dBFS (RMS of a frame; −120 is silence).
+`Meter` is written by the engine's thread alone; `Statistics` is a frozen copy for everybody else. Times are
+milliseconds unless the name says otherwise, levels are dBFS (RMS of a frame; −120 is silence).
 """
 
 from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
 
-from ..frame import FRAME_MS, Pcm, Reply
+from ..frame import FRAME_MS, FRAME_RATE, Pcm, Reply
 
 FLOOR_DB = -120.0  # the level of silence
 _WINDOW = 7_500  # frames over which percentiles are taken: ten minutes
@@ -26,8 +25,8 @@ class Exchange:
     """One frame of the conversation, as the hook gets it. All arrays belong to the receiver.
 
     user: float32 (1920,), what the model heard (after echo cancellation; zeros while muted); reply: what it answered.
-    seconds: on the device's clock since the audio opened; step_ms: the model's time; lag_ms: after this frame's sound was queued.
-    dropped_ms: captured sound thrown away since the frame before, because the model was behind.
+    seconds: when the step began, on the device's clock; step_ms: the model's time; lag_ms: after this frame's sound was
+    queued. dropped_ms: captured sound thrown away since the frame before, because the model was behind.
     """
 
     reply: Reply
@@ -42,18 +41,18 @@ class Exchange:
 class Statistics:
     """A snapshot. Counters run from the start of the conversation, percentiles over its last ten minutes.
 
-    lag_ms = capture_ms (captured, not stepped) + playback_ms (stepped, not played); device_ms (what the sound system says it adds) comes on
-    top. target_ms is the lag to be expected from the frame, the model's time, the device's blocks and the jitter margin (margin_ms).
-    frame_p50 … frame_max: the model's time a frame, misses: frames that took longer than 80 ms. wait_ms: mean idle time before a frame;
-    resample_ms and echo_ms: mean cost a frame.
-    underruns: the model's sound was late (underrun_ms of silence were played instead); overruns: the capture ring was full (overrun_ms
-    lost). flags: what PortAudio reported, by kind; on macOS its input overflow is often a false alarm. callback_errors must be 0.
-    dropped_silent_ms, dropped_ms: captured sound not shown to the model, silent and other. skipped_ms: Moshi's sound not played;
-    inserted_ms: silence added to Moshi's sound (jitter margin).
-    input_zero_s: for how long the microphone has given exact zeros (a missing permission). notice: the last thing worth telling.
+    lag_ms = capture_ms (captured, not stepped) + playback_ms (stepped, not played); device_ms (what the sound system
+    says it adds) comes on top. target_ms is the lag to be expected from the frame, the model's time, the device's
+    blocks and the jitter margin (margin_ms). frame_p50 … frame_max: the model's time a frame, misses: frames that took
+    longer than 80 ms. wait_ms: mean idle time before a frame; resample_ms and echo_ms: mean cost a frame. underruns:
+    the model's sound was late (underrun_ms of silence were played instead); overruns: the capture ring was full
+    (overrun_ms lost). flags: what PortAudio reported, by kind; on macOS its input overflow is often a false alarm.
+    callback_errors must be 0. dropped_silent_ms, dropped_ms: captured sound not shown to the model, silent and other.
+    skipped_ms: Moshi's sound not played; inserted_ms: silence added to Moshi's sound (jitter margin). input_zero_s: for
+    how long the microphone has given exact zeros (a missing permission). notice: the last thing worth telling.
     """
 
-    state: str  # "starting" | "running" | "paused" | "reopening" | "stopped" | "failed"
+    state: str  # "new" | "starting" | "running" | "paused" | "reopening" | "stopped" | "failed"
     stage: str  # of the start-up: the factory's own, then "audio", then "ready"
     stage_done: float | None
     error: str | None
@@ -104,3 +103,83 @@ class Statistics:
     def as_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
         return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """The counters of one opened device; they add up over a conversation. The names are explained in `Statistics`."""
+
+    underruns: int = 0
+    underrun_ms: float = 0.0
+    overruns: int = 0
+    overrun_ms: float = 0.0
+    callback_errors: int = 0
+    dropped_silent_ms: float = 0.0
+    dropped_ms: float = 0.0
+    skipped_ms: float = 0.0
+    inserted_ms: float = 0.0
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(*(getattr(self, one.name) + getattr(other, one.name) for one in fields(self)))
+
+
+class Meter:
+    """What the engine's thread measures over a conversation; others only read."""
+
+    def __init__(self) -> None:
+        self.frames = self.misses = self.echo_resets = self.reopened = 0
+        self.resample_s = self.echo_s = self.wait_s = 0.0
+        self.longest_ms = 0.0
+        self.input_level = self.output_level = FLOOR_DB
+        self.input_zero_s = 0.0
+        self.past = Counts()  # of the devices closed before
+        self.events: deque[dict[str, Any]] = deque(maxlen=_EVENTS)
+        self._steps = np.zeros(_WINDOW, np.float32)  # ms, a ring
+
+    def event(self, kind: str, seconds: float, detail: str = "") -> None:
+        """Notes something for the log."""
+        self.events.append({"event": kind, "frame": self.frames, "seconds": round(seconds, 3), "detail": detail})
+
+    def heard(self, raw: Pcm, rate: int) -> None:
+        """Takes what the microphone gave, before anything is done to it."""
+        self.input_zero_s = 0.0 if raw.any() else self.input_zero_s + len(raw) / rate
+
+    def stepped(self, step_ms: float, user: Pcm, reply: Pcm) -> None:
+        """Takes a frame's measures."""
+        self._steps[self.frames % _WINDOW] = step_ms
+        self.frames += 1
+        self.misses += step_ms > FRAME_MS
+        self.longest_ms = max(self.longest_ms, step_ms)
+        self.input_level, self.output_level = level(user), level(reply)
+
+    @property
+    def recent_ms(self) -> float:
+        """The longest model time of the last second."""
+        return float(self._last_second().max(initial=0.0))
+
+    @property
+    def keeping_up(self) -> bool:
+        """Whether the model's mean time over the last second is below a frame."""
+        return bool(self._last_second().mean() < FRAME_MS) if self.frames else True
+
+    def percentiles(self) -> tuple[float, float, float]:
+        """p50, p95 and p99 of the model's time, ms."""
+        kept = self._steps[: min(self.frames, _WINDOW)]
+        p50, p95, p99 = np.percentile(kept, (50, 95, 99)) if len(kept) else (0.0, 0.0, 0.0)
+        return float(p50), float(p95), float(p99)
+
+    def _last_second(self) -> Pcm:
+        count = min(self.frames, round(FRAME_RATE))
+        return self._steps[np.arange(self.frames - count, self.frames) % _WINDOW]
+
+
+def level(pcm: Pcm) -> float:
+    """RMS in dBFS, not below FLOOR_DB."""
+    power = float(np.mean(np.square(pcm)))
+    return max(FLOOR_DB, 10 * float(np.log10(power))) if power > 0 else FLOOR_DB
+
+
+def json_lines(summary: Statistics, meter: Meter) -> str:
+    """The log of a conversation: a line for each event kept, then one with the summary."""
+    lines = [*meter.events, {"event": "summary", **summary.as_dict()}]
+    return "".join(json.dumps(line) + "\n" for line in lines)

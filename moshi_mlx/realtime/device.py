@@ -1,0 +1,232 @@
+"""Sound devices: what the loop asks of one, the real one on PortAudio, and the list of what there is.
+
+Always two streams, for a Mac's microphone and loudspeaker are two devices. PortAudio learns of new devices only when it
+is terminated and initialized again, which must not happen while a stream lives: `refresh` does it when
+`AudioDevice.open` reopens.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from ..frame import MoshiError, Pcm
+from .ring import Signal
+
+Block = Callable[[Pcm], None]  # a callback's work on a block (n, channels)
+_FLAGS = ("input_underflow", "input_overflow", "output_underflow", "output_overflow")
+
+
+class Device(Protocol):
+    """A microphone, a loudspeaker and a clock. All methods are called on the engine's thread.
+
+    Rates are whole samples a second, latencies seconds that the sound system adds; they hold from `open` on. frames:
+    how many frames there are to step, None without an end. notice: something worth telling about the last opening.
+    """
+
+    input_name: str
+    output_name: str
+    input_rate: int
+    output_rate: int
+    input_latency: float
+    output_latency: float
+    frames: int | None
+    flags: dict[str, int]
+    notice: str
+
+    def open(self) -> None:
+        """Finds the devices and their rates. MoshiError when there is none."""
+
+    def start(self, capture: Block, fill: Block) -> None:
+        """Starts the streams: capture gets blocks of the microphone, fill completes blocks for the loudspeaker, on
+        threads of their own.
+        """
+
+    def close(self, timeout: float) -> bool:
+        """Stops the streams; False when one did not stop in time. Closing twice is harmless."""
+
+    def now(self) -> float:
+        """Seconds of this device's clock."""
+
+    def wait(self, signal: Signal, timeout: float) -> None:
+        """Returns when the signal is set, or after timeout seconds of this device's clock."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceInfo:
+    """One device as `moshi-mlx devices` lists it. latency in milliseconds, the lowest that the system promises."""
+
+    number: int
+    name: str
+    host: str
+    inputs: int
+    outputs: int
+    rate: int
+    input_latency: float
+    output_latency: float
+    default_input: bool
+    default_output: bool
+
+
+def list_devices(refresh: bool = False) -> list[DeviceInfo]:
+    """All devices. refresh: looks for new ones, which must not be done while a stream is open."""
+    sd = _sounddevice()
+    if refresh:
+        try:
+            sd._terminate()
+            sd._initialize()
+        except sd.PortAudioError as error:
+            raise MoshiError(f"the sound system does not answer: {error}; try again, or restart it") from error
+    hosts = sd.query_hostapis()
+    first_input, first_output = _default(sd, "input"), _default(sd, "output")
+    return [
+        DeviceInfo(
+            number=number,
+            name=one["name"],
+            host=hosts[one["hostapi"]]["name"],
+            inputs=one["max_input_channels"],
+            outputs=one["max_output_channels"],
+            rate=round(one["default_samplerate"]),
+            input_latency=1_000 * one["default_low_input_latency"],
+            output_latency=1_000 * one["default_low_output_latency"],
+            default_input=number == first_input,
+            default_output=number == first_output,
+        )
+        for number, one in enumerate(sd.query_devices())
+    ]
+
+
+def choose_device(devices: list[DeviceInfo], wanted: str | int | None, kind: str) -> DeviceInfo:
+    """The device of a kind ("input" or "output") by number, by a part of its name, or the default. MoshiError says
+    what there is.
+    """
+    usable = [one for one in devices if (one.inputs if kind == "input" else one.outputs) > 0]
+    if wanted is None:
+        chosen = [one for one in usable if (one.default_input if kind == "input" else one.default_output)] or usable[:1]
+    elif isinstance(wanted, int) or wanted.isdecimal():
+        chosen = [one for one in usable if one.number == int(wanted)]
+    else:
+        exact = [one for one in usable if one.name.lower() == wanted.lower()]
+        chosen = exact or [one for one in usable if wanted.lower() in one.name.lower()]
+    if chosen:
+        return chosen[0]
+    if not usable:
+        raise MoshiError(f"there is no audio {kind} device: connect one, or see moshi-mlx devices")
+    names = ", ".join(f"{one.number} {one.name}" for one in usable)
+    raise MoshiError(f"no audio {kind} device is called {wanted!r}: choose one of {names}")
+
+
+class AudioDevice:
+    """The microphone and the loudspeaker of this computer, each at its own rate, with the blocks that it likes best.
+
+    input, output: a number, a part of a name, or None for the default. When a chosen device has vanished, a reopened
+    AudioDevice takes the default one and says so in `notice`. latency: "low", "high" or seconds, as PortAudio takes it.
+    """
+
+    frames: int | None = None
+
+    def __init__(
+        self, input: str | int | None = None, output: str | int | None = None, latency: str | float = "low"
+    ) -> None:
+        self.input_name = self.output_name = ""
+        self.input_rate = self.output_rate = 0
+        self.input_latency = self.output_latency = 0.0
+        self.flags = dict.fromkeys(_FLAGS, 0)
+        self.notice = ""
+        self._wanted = {"input": input, "output": output}
+        self._latency = latency
+        self._streams: list[Any] = []
+        self._opened = False
+
+    def open(self) -> None:
+        devices = list_devices(refresh=self._opened)
+        self._input, self._output = self._choose(devices, "input"), self._choose(devices, "output")
+        self.input_name, self.output_name = self._input.name, self._output.name
+        self.input_rate, self.output_rate = self._input.rate, self._output.rate
+        self._opened = True
+
+    def start(self, capture: Block, fill: Block) -> None:
+        flags = self.flags
+
+        def heard(block: Pcm, count: int, when: object, status: Any) -> None:
+            if status:
+                _count(flags, status)
+            capture(block)
+
+        def played(block: Pcm, count: int, when: object, status: Any) -> None:
+            if status:
+                _count(flags, status)
+            fill(block)
+
+        sd = _sounddevice()
+        try:
+            self._streams.append(self._stream(sd.OutputStream, self._output, self._output.outputs, played))
+            self._streams.append(self._stream(sd.InputStream, self._input, self._input.inputs, heard))
+            for stream in self._streams:
+                stream.start()
+        except (sd.PortAudioError, ValueError) as error:
+            self.close(1.0)
+            names = f"{self.input_name} and {self.output_name}"
+            raise MoshiError(f"cannot open {names}: {error}; see moshi-mlx devices --test") from error
+        self.output_latency, self.input_latency = (float(stream.latency) for stream in self._streams)
+
+    def close(self, timeout: float) -> bool:
+        streams, self._streams = self._streams, []
+        thread = threading.Thread(target=_close, args=(streams,), daemon=True)
+        thread.start()
+        thread.join(timeout)
+        return not thread.is_alive()
+
+    def now(self) -> float:
+        return time.monotonic()
+
+    def wait(self, signal: Signal, timeout: float) -> None:
+        signal.wait(timeout)
+
+    def _choose(self, devices: list[DeviceInfo], kind: str) -> DeviceInfo:
+        try:
+            return choose_device(devices, self._wanted[kind], kind)
+        except MoshiError as error:
+            if not self._opened or self._wanted[kind] is None:
+                raise
+            self.notice = f"{error}; using the default"
+            return choose_device(devices, None, kind)
+
+    def _stream(self, make: Any, device: DeviceInfo, channels: int, callback: Any) -> Any:
+        """Opens in mono if the device can, else in stereo: some devices refuse what they do not have."""
+        like = {"device": device.number, "samplerate": device.rate, "dtype": "float32", "latency": self._latency}
+        try:
+            return make(channels=1, callback=callback, blocksize=0, **like)
+        except _sounddevice().PortAudioError:
+            if channels == 1:
+                raise
+            return make(channels=2, callback=callback, blocksize=0, **like)
+
+
+def _count(flags: dict[str, int], status: Any) -> None:
+    for name in _FLAGS:
+        flags[name] += bool(getattr(status, name))
+
+
+def _close(streams: list[Any]) -> None:
+    for stream in streams:
+        stream.abort(ignore_errors=True)
+        stream.close(ignore_errors=True)
+
+
+def _default(sd: Any, kind: str) -> int:
+    try:
+        return int(sd.query_devices(kind=kind)["index"])
+    except (sd.PortAudioError, ValueError):
+        return -1
+
+
+def _sounddevice() -> Any:
+    try:
+        import sounddevice
+    except OSError as error:  # the wheel for Linux brings no PortAudio
+        raise MoshiError("PortAudio is missing: install it (Debian, Ubuntu: apt-get install libportaudio2)") from error
+    return sounddevice
