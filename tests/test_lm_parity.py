@@ -1,4 +1,4 @@
-"""The language model against PyTorch (tests/fixtures), for every variation that concerns Moshi and every layout of file."""
+"""The language model against PyTorch (tests/fixtures): every variation that concerns Moshi, every layout of file."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def live(moshi: Moshi, user: np.ndarray, name: str = "") -> tuple[np.ndarray, np
 
 @pytest.mark.parametrize("name", NAMES)
 def test_teacher_forced_logits(load: Callable, arrays: Callable[[str], Arrays], name: str) -> None:
-    """Window or RoPE off by one, gate and up swapped, wrong sets of the schedule, delays twice, −1 read as a row."""
+    """Window or RoPE off by one, gate and up swapped, wrong sets of a schedule, delays twice, −1 as a row."""
     want = arrays(name)
     got = logits(load(name), want["codes"], name)
     assert share(got.text, want["text_logits"]) < SHARE
@@ -68,7 +68,7 @@ def test_teacher_forced_logits(load: Callable, arrays: Callable[[str], Arrays], 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_live_session_is_the_reference_runner(load: Callable, arrays: Callable[[str], Arrays], name: str) -> None:
-    """User codes one frame early or late, or a ring read in slot order after it wraps: plausible speech, wrong tokens."""
+    """User codes a frame early or late, a ring read in slot order after it wraps: plausible speech, wrong tokens."""
     want = arrays(name)
     moshi = load(name)
     assert want["live_user"].shape[1] > 3 * moshi.lm.config.transformer.context
@@ -171,7 +171,7 @@ def test_format_c_is_format_b(load: Callable, arrays: Callable[[str], Arrays], w
 def test_quantized_a_is_its_own_numbers(
     tmp_path: Path, arrays: Callable[[str], Arrays], bits: int, group: int, name: str
 ) -> None:
-    """Bits and group come from the shapes, not from the file's name; quantized embeddings must keep −1 the zero vector."""
+    """Bits and group come from shapes, not from the file's name; in quantized embeddings −1 stays the zero vector."""
     folder, lm = _wide(tmp_path)
     nn.quantize(lm, group, bits)
     tensors = format_a(lm)

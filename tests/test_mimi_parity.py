@@ -140,7 +140,7 @@ def test_signals_of_a_batch_are_apart(mimi: Mimi, said: Arrays) -> None:
 
 @pytest.mark.parametrize("count", [1, 3])
 def test_fewer_codebooks_are_the_first_ones(mimi: Mimi, said: Arrays, count: int) -> None:
-    """The file always has all levels; a strict load failed on the unused ones, and K = 1 has no acoustic part at all."""
+    """The file always has all levels; a strict load failed on the unused ones, and K = 1 has no acoustic part."""
     config = replace(mimi.config, codebooks=count)
     few = load_codec(FIXTURES / "mimi" / "mimi.safetensors", config)
     assert np.array_equal(few.encode(said["pcm"]), said["codes"][:, :count])

@@ -1,0 +1,281 @@
+"""The session: one frame in, one reply out; all state in one place; one evaluation a frame."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from conftest import Arrays
+
+import moshi_mlx
+from moshi_mlx import FRAME, MoshiError, Sampling, Session
+from moshi_mlx import session as session_module
+from moshi_mlx.checkpoints.load import Moshi
+from moshi_mlx.models.cache import leaves
+
+GREEDY = Sampling(text_temperature=0, audio_temperature=0)
+
+
+@pytest.fixture(scope="module")
+def moshi(load: Callable) -> Moshi:
+    return load("moshi")
+
+
+@pytest.fixture(scope="module")
+def pcm(arrays: Callable[[str], Arrays]) -> np.ndarray:
+    """Frames of sound, (18, 1920)."""
+    return arrays("mimi")["pcm"].astype(np.float32).reshape(-1, FRAME) / 32768
+
+
+def talk(session: Session, frames: np.ndarray) -> list[tuple[object, ...]]:
+    """What a session says, comparable with ==."""
+    rows = []
+    for r in map(session.step, frames):
+        codes = None if r.codes is None else tuple(r.codes)
+        rows.append((r.frame, r.pcm.tobytes(), r.text, r.text_token, codes, tuple(r.user_codes)))
+    return rows
+
+
+def test_codes_are_the_reference_runner(moshi: Moshi, arrays: Callable[[str], Arrays]) -> None:
+    """The session primes with one all-initial step; without it every user frame is read 80 ms early."""
+    want = arrays("moshi")
+    session = Session(moshi, sampling=GREEDY)
+    said = [session.step_codes(codes) for codes in want["live_user"].T]
+    assert [token for token, _ in said] == want["live_text"][1:].tolist()
+    assert np.array_equal(np.stack([codes for _, codes in said], axis=1), want["live_frames"])
+
+
+@pytest.mark.parametrize(("name", "late"), [("moshi", 0), ("grouped", 2), ("own", 0)])
+def test_a_frame_is_codec_and_codes(load: Callable, pcm: np.ndarray, name: str, late: int) -> None:
+    """`step` = encode, `step_codes`, decode; with a delay of d, sound begins with frame d − 1 and is silence before."""
+    moshi = load(name)
+    whole, parts = Session(moshi, sampling=GREEDY), Session(moshi, sampling=GREEDY)
+    stream = moshi.mimi.make_state()
+    for index, frame in enumerate(pcm):
+        reply = whole.step(frame)
+        heard = np.array(moshi.mimi.encode(frame.reshape(1, -1, 1), stream))[0, : moshi.lm.config.user_q, 0]
+        token, codes = parts.step_codes(heard)
+        assert (reply.frame, reply.text_token) == (index, token)
+        assert np.array_equal(reply.user_codes, heard)
+        assert reply.user_codes.dtype == np.int32
+        assert reply.pcm.shape == (FRAME,)
+        assert reply.pcm.dtype == np.float32
+        if index < late:
+            assert reply.codes is None
+            assert codes is None
+            assert not reply.pcm.any()
+        else:
+            assert np.array_equal(reply.codes, codes)
+            sound = moshi.mimi.decode(np.array(codes).reshape(1, -1, 1), stream) if _whole(moshi) else None
+            assert sound is None or np.abs(np.array(sound).reshape(-1) - reply.pcm).max() < 1e-6
+
+
+def _whole(moshi: Moshi) -> bool:
+    """Whether the codec has as many codebooks as Moshi speaks."""
+    return moshi.mimi.config.codebooks == moshi.lm.config.dep_q
+
+
+def test_two_sessions_and_offline_calls_do_not_meet(moshi: Moshi, pcm: np.ndarray) -> None:
+    """Upstream keeps caches in the model: one model is one conversation, and encoding a file wrecks it."""
+    alone = talk(Session(moshi, seed=1), pcm)
+    first, second, said = Session(moshi, seed=1), Session(moshi, seed=2), []
+    for index, frame in enumerate(pcm):
+        said += talk(first, frame[None])
+        second.step(pcm[-1 - index])
+        moshi.mimi.decode(moshi.mimi.encode(pcm[:3].reshape(1, -1, 1)))
+        moshi.lm.logits(np.zeros((1, 17, 3), np.int32))
+        mx.random.seed(index)
+    assert said == alone
+
+
+def test_seed_replays_and_reset_is_new(moshi: Moshi, pcm: np.ndarray) -> None:
+    """Upstream has two resets, neither complete: the next conversation inherits padding, tails and positions."""
+    session = Session(moshi, seed=5)
+    said = talk(session, pcm)
+    session.reset()
+    assert talk(session, pcm) == said
+    assert talk(Session(moshi, seed=5), pcm) == said
+    assert talk(Session(moshi, seed=6), pcm) != said
+    assert Session(moshi).seed != Session(moshi).seed
+
+
+def test_restored_in_a_new_process(moshi: Moshi, pcm: np.ndarray, tmp_path: Path) -> None:
+    """A state kept outside the saved tree (a key, a position, a half-read character) only shows in a new process."""
+    session = Session(moshi, seed=3, sampling=Sampling(repetition_penalty=1.3, repetition_context=5))
+    talk(session, pcm[:11])
+    session.save(tmp_path / "talk.session")
+    want = talk(session, pcm[11:])
+    np.save(tmp_path / "pcm.npy", pcm[11:])
+    script = """
+import sys, pickle, numpy as np, moshi_mlx
+folder, model = sys.argv[1:]
+session = moshi_mlx.Session.restore(moshi_mlx.load(model), folder + "/talk.session")
+replies = [session.step(frame) for frame in np.load(folder + "/pcm.npy")]
+np.savez(folder + "/said.npz", pcm=[r.pcm for r in replies], codes=[r.codes for r in replies],
+         tokens=[r.text_token for r in replies], frames=[r.frame for r in replies], text=[r.text for r in replies])
+"""
+    subprocess.run([sys.executable, "-c", script, str(tmp_path), str(moshi.located.folder)], check=True)
+    said = np.load(tmp_path / "said.npz")
+    columns = said["frames"], map(bytes, said["pcm"]), said["text"], said["tokens"], map(tuple, said["codes"])
+    got = list(zip(*columns, strict=True))
+    assert got == [row[:5] for row in want]
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_half_a_character_survives_saving(load: Callable, tmp_path: Path) -> None:
+    """Bytes that wait for the rest of their character are state too."""
+    session = Session(load("moshi"), seed=0)
+    session.state.pending = b"\xc3"
+    session.save(tmp_path / "a.session")
+    assert Session.restore(session.moshi, tmp_path / "a.session").state.pending == b"\xc3"
+
+
+def test_one_evaluation_a_frame(moshi: Moshi, pcm: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Upstream reads `.any()` or `.item()` some 19 times a frame; on a GPU each is a round trip and a stall."""
+    session = Session(moshi, seed=1)
+    counts = dict.fromkeys(("eval", "host", "elsewhere"), 0)
+
+    def counted(kind: str, call: Callable) -> Callable:
+        def inner(*arguments: object, **options: object) -> object:
+            if kind != "elsewhere" or isinstance(arguments[0], mx.array):
+                counts[kind] += 1
+            return call(*arguments, **options)
+
+        return inner
+
+    read = session_module.to_host
+    monkeypatch.setattr(mx, "eval", counted("eval", mx.eval))
+    monkeypatch.setattr(mx, "async_eval", counted("eval", mx.async_eval))
+    monkeypatch.setattr(session_module, "to_host", counted("host", lambda array: np.frombuffer(array, np.float32)))
+    for name in ("item", "tolist", "__bool__", "__int__", "__float__"):
+        if hasattr(mx.array, name):
+            monkeypatch.setattr(mx.array, name, counted("elsewhere", getattr(mx.array, name)))
+    for name in ("array", "asarray"):
+        monkeypatch.setattr(np, name, counted("elsewhere", getattr(np, name)))
+    replies = [session.step(frame) for frame in pcm[:5]]
+    monkeypatch.undo()
+    assert counts == {"eval": 5, "host": 5, "elsewhere": 0}
+    assert read(mx.array([1.0])) == 1
+    assert any(reply.pcm.any() for reply in replies)
+
+
+def test_memory_is_flat_for_ever(load: Callable) -> None:
+    """History as a growing array died at 4,005 steps; a ring that someone else holds is copied every frame."""
+    session = Session(load("grouped"), seed=1)
+    sound = np.random.default_rng(0).standard_normal((7, FRAME)).astype(np.float32) * 0.1
+    for n in range(40):
+        session.step(sound[n % 7])
+    shapes = [leaf.shape for leaf in leaves(session.state)]
+    mx.reset_peak_memory()
+    active = mx.get_active_memory()
+    assert active > 0
+    for n in range(200):
+        session.step(sound[n % 7])
+    early = mx.get_peak_memory()
+    for n in range(2760):
+        session.step(sound[n % 7])
+    assert session.state.frames == 3000
+    assert mx.get_active_memory() <= active + 4096
+    assert mx.get_peak_memory() <= early + 4096
+    assert [leaf.shape for leaf in leaves(session.state)] == shapes
+
+
+def test_silence_for_what_is_no_number(moshi: Moshi, pcm: np.ndarray) -> None:
+    """One NaN from a sound card would stay in keys and values for ever."""
+    broken = pcm[0].copy()
+    broken[100:200] = np.nan
+    quiet = np.nan_to_num(broken)
+    got, want = (talk(Session(moshi, seed=1), np.stack([first, pcm[1]])) for first in (broken, quiet))
+    assert got == want
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda s: s.step(np.zeros(FRAME - 1, np.float32)),
+        lambda s: s.step(np.zeros((1, FRAME), np.float32)),
+        lambda s: s.step_codes(np.zeros(7, np.int32)),
+        lambda s: s.step_codes(np.zeros(8, np.float32)),
+        lambda s: s.step_codes(np.full(8, 33)),
+        lambda s: s.step_codes(np.full(8, -1)),
+    ],
+)
+def test_bad_frames_change_nothing(moshi: Moshi, pcm: np.ndarray, call: Callable[[Session], object]) -> None:
+    """A refused frame must not have moved half of the state."""
+    session = Session(moshi, seed=1)
+    talk(session, pcm[:3])
+    with pytest.raises(MoshiError):
+        call(session)
+    clean = Session(moshi, seed=1)
+    talk(clean, pcm[:3])
+    assert talk(session, pcm[3:6]) == talk(clean, pcm[3:6])
+
+
+def test_restore_refuses_what_is_not_its_own(moshi: Moshi, load: Callable, pcm: np.ndarray, tmp_path: Path) -> None:
+    """Session files are untrusted: another model's, a cut one, a lying one must be one line, not a crash later."""
+    session = Session(moshi, seed=1)
+    talk(session, pcm[:2])
+    good = tmp_path / "good.session"
+    session.save(good)
+    Session.restore(moshi, good)
+    cut = tmp_path / "cut.session"
+    cut.write_bytes(good.read_bytes()[:-100])
+    arrays, metadata = mx.load(str(good), format="safetensors", return_metadata=True)
+    lying = dict(arrays)
+    tokens = next(name for name, value in arrays.items() if value.shape == session.state.lm.columns.tokens.shape)
+    lying[tokens] = mx.full(arrays[tokens].shape, 10**6, arrays[tokens].dtype)
+    mx.save_safetensors(str(tmp_path / "lying"), lying, metadata)
+    head = json.loads(metadata["moshi_session"])
+    plain = head["plain"]
+    heads = [head | {"plain": plain[:-1]}, head | {"plain": ["x"] * len(plain)}, head | {"sampling": 3}, {}, []]
+    for index, bad in enumerate(heads):
+        mx.save_safetensors(str(tmp_path / f"head{index}"), dict(arrays), {"moshi_session": json.dumps(bad)})
+    files = [cut, tmp_path / "lying.safetensors", *(tmp_path / f"head{i}.safetensors" for i in range(len(heads)))]
+    for path in [*files, tmp_path / "none", moshi.weights]:
+        with pytest.raises(MoshiError) as caught:
+            Session.restore(moshi, path)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(MoshiError):
+        Session.restore(load("own"), good)
+
+
+def test_saving_where_one_may_not(moshi: Moshi, tmp_path: Path) -> None:
+    """Nothing half-written stays behind."""
+    with pytest.raises(MoshiError, match="cannot be saved"):
+        Session(moshi, seed=1).save(tmp_path / "none" / "a.session")
+
+
+def test_text_is_joined_pieces(load: Callable, arrays: Callable[[str], Arrays]) -> None:
+    """Decoding single ids loses the spaces; ids 0 to 3 are never shown; the text begins without a space."""
+    want, moshi = arrays("moshi"), load("moshi")
+    session = Session(moshi, sampling=GREEDY)
+    text = session.state.unsaid
+    session.reset()
+    replies = []
+    for token in want["live_text"][1:]:
+        replies.append(session._text(int(token)))
+    pieces = [moshi.tokenizer.model.id_to_piece(int(t)).replace("▁", " ") for t in want["live_text"] if t > 3]
+    assert text in "".join(replies)
+    assert "".join(replies) == "".join(pieces).removeprefix(" ")
+
+
+def test_delays_come_from_the_config(load: Callable) -> None:
+    """Moshi's acoustic delay is 1, Hibiki's 2; a constant works for one of them."""
+    moshi = load("moshi")
+    silence = np.zeros(8, np.int32)
+    for delay, first in ((0, 0), (1, 0), (2, 1), (5, 4)):
+        delays = (0, 0, *[delay] * 7, 0, *[delay] * 7)
+        config = replace(moshi.config, lm=replace(moshi.config.lm, delays=delays))
+        lm = type(moshi.lm)(config.lm)
+        lm.update(moshi.lm.parameters())
+        session = moshi_mlx.Session(replace(moshi, config=config, lm=lm), seed=0)
+        spoken = [session.step_codes(silence)[1] is not None for _ in range(8)]
+        assert spoken.index(True) == first
+        assert all(spoken[first:])
