@@ -20,11 +20,16 @@ def _transposed(weight: mx.array) -> mx.array:
     return weight.transpose(0, 2, 1).reshape(weight.shape[0], -1)
 
 
+def _windowed(weight: mx.array) -> mx.array:
+    """(out, in, k) → (k · in, out)."""
+    return weight.transpose(2, 1, 0).reshape(-1, weight.shape[0])
+
+
 _TABLE: list[tuple[re.Pattern[str], str, Callable[[mx.array], mx.array] | None]] = [
     (re.compile(r"\.convtr\.convtr\.convtr\.weight$"), ".weight", lambda w: w[:, 0].T),
     (re.compile(r"\.convtr\.convtr\.weight$"), ".weight", _transposed),
     (re.compile(r"\.convtr\.convtr\.bias$"), ".bias", None),
-    (re.compile(r"\.conv\.conv(?:\.conv)?\.weight$"), ".weight", lambda w: w.swapaxes(1, 2)),
+    (re.compile(r"\.conv\.conv(?:\.conv)?\.weight$"), ".weight", _windowed),
     (re.compile(r"\.conv\.conv\.bias$"), ".bias", None),
     (re.compile(r"\.(input|output)_proj\.weight$"), r".\1_proj.weight", lambda w: w[:, :, 0]),
     (re.compile(r"self_attn\.(in|out)_proj(?:_weight|s\.0\.weight|\.weight)$"), r"self_attn.\1_proj.weight", None),
@@ -56,6 +61,7 @@ def mimi_parameters(tensors: Mapping[str, mx.array], config: MimiConfig) -> dict
             if len({table.shape for table in tables}) > 1:
                 raise MoshiError(f"the codec's codebooks {part} differ in shape; get its file again")
             result[f"{part}.codebooks"] = mx.stack(tables)
+            result[f"{part}.half_norms"] = 0.5 * result[f"{part}.codebooks"].square().sum(axis=-1)
     return result
 
 

@@ -27,35 +27,39 @@ class FirstTail:
 
 
 class Conv1d(nn.Module):
-    """y[n] = b + Σ_j W[j] x[n·stride − (kernel − stride) + j]; the past before the stream is zero, or its first
-    input (`replicate`).
+    """y[n] = b + Σ_j W[j] x[n·stride − (kernel − stride) + j]; the past before the stream is zero, or its first input (`replicate`).
+
+    One matrix product over overlapping windows, a view of the input. weight: (kernel · inputs, outputs).
     """
 
     def __init__(
         self, inputs: int, outputs: int, kernel: int, stride: int = 1, bias: bool = True, replicate: bool = False
     ) -> None:
         super().__init__()
-        self._inputs, self._past, self._stride, self._replicate = inputs, kernel - stride, stride, replicate
-        self.weight = mx.zeros((outputs, kernel, inputs))
+        self._inputs, self._kernel, self._stride, self._replicate = inputs, kernel, stride, replicate
+        self.weight = mx.zeros((kernel * inputs, outputs))
         if bias:
             self.bias = mx.zeros(outputs)
 
     def make_state(self, batch: int) -> Tail | FirstTail | None:
-        if self._past == 0:
+        if self._kernel == self._stride:
             return None
-        values = mx.zeros((batch, self._past, self._inputs))
+        values = mx.zeros((batch, self._kernel - self._stride, self._inputs))
         return FirstTail(values, mx.array(True)) if self._replicate else Tail(values)
 
     def __call__(self, x: mx.array, state: Tail | FirstTail | None) -> mx.array:
         """(B, T, inputs) → (B, T / stride, outputs); T is a multiple of the stride."""
+        batch, steps, inputs = x.shape
         if state is not None:
             past = state.values
             if isinstance(state, FirstTail):
                 past = mx.where(state.fresh, x[:, :1], past)
                 state.fresh = mx.zeros_like(state.fresh)
             x = mx.concatenate([past, x], axis=1)
-            state.values = x[:, -self._past :]
-        y = mx.conv1d(x, self.weight, stride=self._stride)
+            state.values = x[:, steps:]
+            shape = (batch, steps // self._stride, self._kernel * inputs)
+            x = mx.as_strided(x, shape, (x.shape[1] * inputs, self._stride * inputs, 1))
+        y = x @ self.weight
         return y + self.bias if "bias" in self else y
 
 

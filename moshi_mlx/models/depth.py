@@ -51,17 +51,21 @@ class Slice(nn.Module):
 
 
 class Positions:
-    """Keys and values of one layer over the codebooks so far."""
+    """Keys and values of one layer over the codebooks so far, in buffers for `total` of them: each is written once, and nothing is copied."""
 
-    def __init__(self) -> None:
-        self._keys: list[mx.array] = []
-        self._values: list[mx.array] = []
+    def __init__(self, total: int) -> None:
+        self._total, self._seen = total, 0
+        self._keys: mx.array
+        self._values: mx.array
 
     def attend(self, q: mx.array, k: mx.array, v: mx.array) -> mx.array:
         """One more position, (N, heads, 1, D), which sees all before it."""
-        self._keys.append(k)
-        self._values.append(v)
-        keys, values = mx.concatenate(self._keys, axis=2), mx.concatenate(self._values, axis=2)
+        now, self._seen = self._seen, self._seen + 1
+        if now == 0:
+            self._keys, self._values = (mx.pad(new, [(0, 0), (0, 0), (0, self._total - 1), (0, 0)]) for new in (k, v))
+            return mx.repeat(v, q.shape[1] // v.shape[1], axis=1)  # alone, it sees itself
+        self._keys[:, :, now : now + 1], self._values[:, :, now : now + 1] = k, v
+        keys, values = self._keys[:, :, : now + 1], self._values[:, :, : now + 1]
         return mx.fast.scaled_dot_product_attention(q, keys, values, scale=q.shape[-1] ** -0.5)
 
 
@@ -76,12 +80,12 @@ class Depth(nn.Module):
         """z (N, d) of the temporal transformer and the text token (N,) of the same step → what was chosen, int32
         (N, dep_q).
         """
-        layers = [Positions() for _ in self.slices[0].transformer.layers]
+        layers = [Positions(len(self.slices)) for _ in self.slices[0].transformer.layers]
         token, chosen = text, []
         for index, part in enumerate(self.slices):
-            h = (part.linear_in(z) + embed(part.emb, token))[:, None]
+            h = part.linear_in(z) + embed(part.emb, token)
             for block, past in zip(part.transformer.layers, layers, strict=True):
-                h = block(h, past.attend, None)
-            token = choose(index, part.linear_out(h[:, 0]))
+                h = block(h, 1, past.attend, None)
+            token = choose(index, part.linear_out(h))
             chosen.append(token)
         return mx.stack(chosen, axis=1)

@@ -9,21 +9,24 @@ from mlx import nn
 
 
 class ResidualQuantizer(nn.Module):
-    """Levels that each quantize what the ones before left. codebooks: (levels, size, width), fp32."""
+    """Levels that each quantize what the ones before left.
+
+    codebooks: (levels, size, inner), fp32; half_norms: (levels, size), half the squared length of each entry.
+    """
 
     def __init__(self, width: int, levels: int, size: int, inner: int) -> None:
         super().__init__()
         self.input_proj = nn.Linear(width, inner, bias=False)
         self.output_proj = nn.Linear(inner, width, bias=False)
         self.codebooks = mx.zeros((levels, size, inner))
+        self.half_norms = mx.zeros((levels, size))
 
     def encode(self, x: mx.array) -> mx.array:
         """(B, T, width) → int32 (B, levels, T)."""
         residual = self.input_proj(x)
-        half_norms = 0.5 * self.codebooks.square().sum(axis=-1)  # argmin ‖r − e‖² = argmax r·e − ‖e‖²/2
         codes = []
-        for table, half_norm in zip(self.codebooks, half_norms, strict=True):
-            code = mx.argmax(residual @ table.T - half_norm, axis=-1)
+        for table, half_norm in zip(self.codebooks, self.half_norms, strict=True):
+            code = mx.argmax(residual @ table.T - half_norm, axis=-1)  # argmin ‖r − e‖² = argmax r·e − ‖e‖²/2
             residual = residual - table[code]
             codes.append(code)
         return mx.stack(codes, axis=1).astype(mx.int32)

@@ -1,4 +1,6 @@
-"""Pre-norm transformer blocks for all three transformers. x is (B, T, width) throughout; state is an argument.
+"""Pre-norm transformer blocks for all three transformers; state is an argument.
+
+Inside, x is (B·T, width): a row a position, `steps` = T rows a stream.
 
 Parameter names are those of format A (spec, checkpoints.md section 3); Mimi's are those of its file with
 `in_proj_weight` as `in_proj.weight`.
@@ -36,13 +38,13 @@ class Attention(nn.Module):
         self.in_proj = nn.Linear(config.width, rows, bias=False)
         self.out_proj = nn.Linear(config.width, config.width, bias=False)
 
-    def __call__(self, x: mx.array, attend: Attend, rotate: Rotate | None) -> mx.array:
-        batch, steps, width = x.shape
+    def __call__(self, x: mx.array, steps: int, attend: Attend, rotate: Rotate | None) -> mx.array:
         heads, last = self._heads, self._heads + self._kv_heads
-        qkv = self.in_proj(x).reshape(batch, steps, -1, self._size).transpose(0, 2, 1, 3)  # (B, heads + 2 kv, T, D)
+        shape = (-1, steps, last + self._kv_heads, self._size)
+        qkv = self.in_proj(x).reshape(shape).transpose(0, 2, 1, 3)  # (B, heads + 2 kv, T, D)
         qk = qkv[:, :last] if rotate is None else rotate(qkv[:, :last])
         out = attend(qk[:, :heads], qk[:, heads:], qkv[:, last:])
-        return self.out_proj(out.transpose(0, 2, 1, 3).reshape(batch, steps, width))
+        return self.out_proj(out.transpose(0, 2, 1, 3).reshape(x.shape))
 
 
 class Gating(nn.Module):
@@ -68,8 +70,8 @@ class MoshiBlock(nn.Module):
         self.self_attn = Attention(config)
         self.gating = Gating(config.width, config.hidden)
 
-    def __call__(self, x: mx.array, attend: Attend, rotate: Rotate | None) -> mx.array:
-        x = x + self.self_attn(self.norm1(x), attend, rotate)
+    def __call__(self, x: mx.array, steps: int, attend: Attend, rotate: Rotate | None) -> mx.array:
+        x = x + self.self_attn(self.norm1(x), steps, attend, rotate)
         return x + self.gating(self.norm2(x))
 
 
@@ -97,8 +99,8 @@ class MimiBlock(nn.Module):
         self.layer_scale_1 = LayerScale(config.width)
         self.layer_scale_2 = LayerScale(config.width)
 
-    def __call__(self, x: mx.array, attend: Attend, rotate: Rotate | None) -> mx.array:
-        x = x + self.layer_scale_1(self.self_attn(self.norm1(x), attend, rotate))
+    def __call__(self, x: mx.array, steps: int, attend: Attend, rotate: Rotate | None) -> mx.array:
+        x = x + self.layer_scale_1(self.self_attn(self.norm1(x), steps, attend, rotate))
         return x + self.layer_scale_2(self.linear2(nn.gelu(self.linear1(self.norm2(x)))))
 
 
@@ -117,8 +119,9 @@ class Transformer(nn.Module):
 
     def __call__(self, x: mx.array, state: TransformerState) -> mx.array:
         """(B, T, width) → (B, T, width); the state moves on by T positions."""
-        steps = x.shape[1]
+        batch, steps, width = x.shape
         step = state.begin(steps)
+        x = x.reshape(batch * steps, width)
         rotate = None
         if self._config.rope is not None:
             rotate = partial(
@@ -130,6 +133,6 @@ class Transformer(nn.Module):
                 offset=step.position,
             )
         for layer, ring in zip(self.layers, state.rings, strict=True):
-            x = layer(x, partial(ring.attend, step=step), rotate)
+            x = layer(x, steps, partial(ring.attend, step=step), rotate)
         state.end(steps)
-        return x
+        return x.reshape(batch, steps, width)
