@@ -11,7 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from types import TracebackType
 
 from ..frame import MoshiError, Stepper, StepperFactory
@@ -35,7 +35,8 @@ _COLLECT = 25  # frames between two collections of young objects; every tenth is
 class Conversation:
     """One conversation between a device and a model, on a thread of its own.
 
-    echo: "off", "duck" (half duplex) or "cancel" (needs the extra `echo`: MoshiError at once when it is absent).
+    echo: "off", "duck" (half duplex) or "cancel" (needs the extra `echo`: MoshiError at once when it is absent); or a
+    function from the output's name to one of these, asked each time the device is opened.
     on_exchange: called on the engine's thread after each frame; it must not block; an exception in it ends the
     conversation as failed.
     """
@@ -45,11 +46,13 @@ class Conversation:
         device: Device,
         factory: StepperFactory,
         *,
-        echo: str = "off",
+        echo: str | Callable[[str], str] = "off",
         on_exchange: Callable[[Exchange], None] | None = None,
     ) -> None:
         self._device, self._factory, self._on_exchange = device, factory, on_exchange
-        self._echo_mode, self._echo = echo, make_echo(echo)
+        self._echo_for = echo if callable(echo) else None
+        self._echo_mode = "off" if callable(echo) else echo
+        self._echo = make_echo(self._echo_mode)
         self._meter = Meter()
         self._loop: Loop | None = None
         self._thread = threading.Thread(target=self._run, name="moshi-engine", daemon=True)
@@ -228,7 +231,7 @@ class Conversation:
     def _after(self, exchange: Exchange, loop: Loop) -> None:
         """What follows a frame: the hook, the log, and garbage when there is time."""
         if self._on_exchange is not None:
-            self._on_exchange(exchange)
+            self._on_exchange(replace(exchange, seconds=exchange.seconds - (self._opened_at or 0.0)))
         counts = loop.counts()
         for kind in ("underruns", "overruns"):
             if getattr(counts, kind) > getattr(self._noted, kind):
@@ -243,6 +246,9 @@ class Conversation:
 
     def _open(self, stepper: Stepper) -> Loop:
         self._device.open()
+        mode = self._echo_for(self._device.output_name) if self._echo_for else self._echo_mode
+        if mode != self._echo_mode:
+            self._echo_mode, self._echo = mode, make_echo(mode)
         loop = Loop(self._device, stepper, self._meter, self._echo)
         self._device.start(loop.capture.write, loop.playback.fill)
         self._notice = self._device.notice or self._notice
