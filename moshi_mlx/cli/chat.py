@@ -1,0 +1,235 @@
+"""Talk with Moshi: microphone, loudspeaker, and a screen that shows what goes on.
+
+Use headphones, or let --echo keep Moshi from hearing itself. Nothing is recorded unless you ask with --record. Keys:
+m mute, space talk (with --push-to-talk), p pause, r reset, b bookmark, d reopen the devices, h help, q or Ctrl-C quit.
+
+  moshi-mlx chat
+  moshi-mlx chat --model moshiko-q4 --record evening/
+  moshi-mlx chat --device file:question.wav,answer.wav      a conversation without sound hardware
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib.util
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..frame import MoshiError
+from .options import UsageError, add_model, add_sampling
+
+if TYPE_CHECKING:
+    from ..realtime.device import Device
+    from ..session import Session
+    from .live import Live
+    from .plain import Plain
+    from .screen import View
+    from .terminal import Endings, Keyboard, Painter
+
+DEMONSTRATION = "A scripted demonstration that knows a few dozen questions"
+REFRESH = 0.1  # seconds between two pictures
+END_TIME = 1.2  # seconds the engine has to end: Ctrl-C takes under 2 in all
+FILE_TAIL = 4.0  # seconds of silence after a file, in which Moshi answers
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's own options."""
+    add_model(parser)
+    parser.add_argument("--kv-bits", type=int, choices=(8,), help="keep keys and values in 8 bits: less memory traffic")
+    sound = parser.add_argument_group("sound")
+    sound.add_argument("--input", metavar="NAME", help="microphone: a part of its name, or its number in `devices`")
+    sound.add_argument("--output", metavar="NAME", help="loudspeaker, likewise")
+    sound.add_argument(
+        "--latency", default="low", metavar="MS", help="what the sound system may add: low, high, or milliseconds"
+    )
+    sound.add_argument(
+        "--echo",
+        choices=("auto", "cancel", "duck", "off"),
+        default="auto",
+        help="auto: off with headphones, else cancel where it is installed, else duck (one talks at a time)",
+    )
+    sound.add_argument("--push-to-talk", action="store_true", help="Moshi hears you only between two space bars")
+    sound.add_argument("--device", metavar="file:IN[,OUT.wav]", help="a sound file as microphone, one as loudspeaker")
+    keep = parser.add_argument_group("what is kept")
+    keep.add_argument("--record", type=Path, metavar="DIR", help="record the conversation into a new folder")
+    keep.add_argument("--stats", type=Path, metavar="FILE", help="write events and measurements as JSON lines")
+    parser.add_argument("--plain", action="store_true", help="lines instead of a screen; automatic when piped")
+    add_sampling(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Checks, fetches the model if need be, then talks until someone ends it."""
+    from ..checkpoints.locate import locate
+    from .plain import Plain
+    from .terminal import Endings, wants_screen
+
+    _check(args)
+    device = _device(args)
+    located = locate(args.model, offline=args.offline)  # a download shows its own line, before the screen
+    with Endings() as endings:
+        live = _live(args, device)
+        live.banner = _banner() if located.embedded else ""
+        live.talk.push_to_talk(args.push_to_talk)
+        plain = None if wants_screen(args.plain) else Plain(sys.stdout, sys.stderr)
+        live.talk.start()
+        stopped = False
+        try:
+            _show(live, endings, plain)
+        finally:
+            stopped = live.end(END_TIME)
+            if args.stats is not None:
+                args.stats.write_text(live.talk.json_lines(), encoding="utf-8")
+        if plain is not None:
+            plain.lines(live.transcript)
+        return _leave(live, endings, stopped)
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Refuses what cannot work before anything is loaded."""
+    if args.device is not None and not args.device.startswith("file:"):
+        raise UsageError("--device takes file:IN.wav,OUT.wav; a sound device is named with --input and --output")
+    if args.device is not None and (args.input or args.output):
+        raise UsageError("--device replaces the sound devices; leave --input and --output out")
+    if args.echo == "cancel" and not _cancels():
+        raise UsageError("--echo cancel needs livekit: pip install 'moshi-live[echo]', or use --echo duck")
+    if args.record is not None and args.record.exists() and (not args.record.is_dir() or any(args.record.iterdir())):
+        raise UsageError(f"{args.record} is there already; name a new folder for --record")
+    if args.stats is not None and (args.stats.is_dir() or not args.stats.absolute().parent.is_dir()):
+        raise UsageError(f"{args.stats} cannot be written; name a file in a folder that exists for --stats")
+    if args.latency not in ("low", "high") and not (args.latency.isdecimal() and 1 <= int(args.latency) <= 1000):
+        raise UsageError("--latency takes low, high, or 1 to 1000 milliseconds")
+
+
+def _cancels() -> bool:
+    """Whether the echo canceller is installed."""
+    with contextlib.suppress(ModuleNotFoundError):
+        return importlib.util.find_spec("livekit.rtc") is not None
+    return False
+
+
+def _device(args: argparse.Namespace) -> Device:
+    """The sound devices, or the files, that the options ask for."""
+    from ..realtime import AudioDevice, FileDevice, list_devices
+    from ..realtime.device import choose_device
+    from .settings import read_settings, settings_file
+
+    if args.device is not None:
+        source, comma, target = args.device.removeprefix("file:").rpartition(",")
+        return FileDevice(source if comma else target, target if comma else None, realtime=True, tail=FILE_TAIL)
+    devices, remembered = list_devices(), read_settings(settings_file())
+    wanted = {"input": args.input, "output": args.output}
+    for kind, wish in wanted.items():
+        known = getattr(remembered, kind)
+        if wish is None and any(one.name == known for one in devices):  # what is unplugged today is not missed
+            wanted[kind] = known
+        choose_device(devices, wanted[kind], kind)  # a wrong name is told before the model is loaded
+    latency = args.latency if args.latency in ("low", "high") else int(args.latency) / 1000
+    return AudioDevice(wanted["input"], wanted["output"], latency)
+
+
+def _live(args: argparse.Namespace, device: Device) -> Live:
+    from .hints import choose_echo
+    from .live import Live
+    from .origin import session_info
+    from .stepper import SessionFactory, facts_of, memory
+
+    hears, cancels = args.device is None, _cancels()
+    factory = SessionFactory(args, kv_bits=args.kv_bits)
+    live = Live(
+        device,
+        factory,
+        echo=lambda output: choose_echo(args.echo, output if hears else "", cancels),
+        live=hears,
+        folder=args.record,
+        measure=memory,
+    )
+
+    def ready(session: Session) -> None:
+        info = session_info(session, args.model, live=hears) if args.record else None
+        live.ready(facts_of(session), info)
+
+    factory.on_ready = ready
+    return live
+
+
+def _banner() -> str:
+    """What the demonstration model is, and which real ones are on this disk."""
+    from ..checkpoints.known import KNOWN
+    from ..checkpoints.locate import locate
+
+    there = []
+    for known in KNOWN:
+        if known.kind == "moshi":
+            with contextlib.suppress(MoshiError):
+                there.append(locate(known.alias, offline=True).label)
+    if there:
+        return f"{DEMONSTRATION}; the real one is on this disk: --model {' or '.join(there)}."
+    return f"{DEMONSTRATION}; `moshi-mlx doctor` names the real one for this machine."
+
+
+def _pictures(live: Live, endings: Endings, keyboard: Keyboard | None) -> Iterator[View]:
+    """What there is to show, ten times a second, until the conversation is to end; keys act in between."""
+    while live.talk.running and not live.quit and not endings.asked:
+        yield live.view(sys.platform, os.environ)
+        until = time.monotonic() + REFRESH
+        while (rest := until - time.monotonic()) > 0 and not endings.asked:
+            if keyboard is None:
+                time.sleep(rest)
+            else:
+                for key in keyboard.read(rest):
+                    live.press(key)
+
+
+def _show(live: Live, endings: Endings, plain: Plain | None) -> None:
+    """Shows the conversation as lines or as a screen until it is to end."""
+    from .screen import render
+    from .terminal import full_screen, kept_stderr, keyboard, wants_colour
+
+    with keyboard() as keys:
+        if plain is not None:
+            for view in _pictures(live, endings, keys):
+                _suspend(live, endings, keys, None)
+                plain.show(view, live.transcript)
+            return
+        with kept_stderr(), full_screen(sys.stdout.fileno(), wants_colour()) as painter:
+            for view in _pictures(live, endings, keys):
+                _suspend(live, endings, keys, painter)
+                size = painter.size()
+                painter.paint(render(view, size.columns, size.lines))
+
+
+def _suspend(live: Live, endings: Endings, keys: Keyboard | None, painter: Painter | None) -> None:
+    """Ctrl-Z: gives the terminal back, holds the conversation, and goes on when the shell says so."""
+    if not endings.suspended:
+        return
+    paused = live.talk.statistics().paused
+    live.talk.pause(True)
+    for side in (painter, keys):
+        if side is not None:
+            side.leave()
+    os.kill(os.getpid(), signal.SIGSTOP)
+    endings.suspended = False
+    for side in (keys, painter):
+        if side is not None:
+            side.enter()
+    live.talk.pause(paused)
+
+
+def _leave(live: Live, endings: Endings, stopped: bool) -> int:
+    """The summary and the exit status."""
+    for line in live.summary():
+        print(line, file=sys.stderr)
+    began = live.talk.statistics().frames > 0
+    status = 128 + endings.asked if endings.asked and not (began and endings.asked == signal.SIGINT) else 0
+    if not stopped:  # a thread deep in loading must not hold up the end, nor run while the process is taken down
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status or 1)
+    live.talk.check()
+    return status

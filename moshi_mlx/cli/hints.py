@@ -1,0 +1,94 @@
+"""What names and numbers of a live conversation tell a person: pure functions that touch no device."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from ..frame import FRAME_MS
+
+if TYPE_CHECKING:
+    from ..realtime import Statistics
+
+HEADPHONES = (
+    "airpod", "headphone", "headset", "earphone", "earpod", "earbud", "buds", "beats", "jabra", "hands-free", "handsfree",
+    "wh-1000", "wf-1000", "kopfhörer", "casque", "écouteurs", "cuffie", "auriculares", "ヘッドホン", "耳机",
+)  # fmt: skip
+BLUETOOTH = ("airpod", "buds", "beats", "bluetooth", "bluez", "hands-free", "handsfree", "wh-1000", "wf-1000")
+BLUETOOTH_RATE = 16_000  # Hz: no built-in microphone runs as low, a headset's profile for talking does
+SILENT_S = 2.0  # exact zeros for so long are no quiet room
+LATE_MS = 2 * FRAME_MS  # lag beyond the target that is worth a word
+SLOW_SOUND_MS = 20.0  # of resampling and echo cancellation a frame
+TERMINALS = {
+    "Apple_Terminal": "Terminal",
+    "iTerm.app": "iTerm",
+    "vscode": "Visual Studio Code",
+    "ghostty": "Ghostty",
+    "WezTerm": "WezTerm",
+    "WarpTerminal": "Warp",
+}
+
+
+def is_headphone(name: str) -> bool:
+    """Whether an output's name says that the microphone will not hear it."""
+    return any(word in name.casefold() for word in HEADPHONES)
+
+
+def bluetooth_hint(name: str, rate: int) -> str:
+    """What a Bluetooth microphone costs; "" for any other microphone. rate 0: not known."""
+    if not any(word in name.casefold() for word in BLUETOOTH) and not 0 < rate <= BLUETOOTH_RATE:
+        return ""
+    return "a Bluetooth microphone halves the sound of both directions; better name another one with --input"
+
+
+def permission_hint(platform: str, environ: Mapping[str, str]) -> str:
+    """Why a microphone gives exact zeros, and what to do. platform: as `sys.platform`."""
+    if platform != "darwin":
+        return "the microphone gives exact zeros: is it muted or unplugged? `moshi-mlx devices --test` listens to it"
+    app = TERMINALS.get(environ.get("TERM_PROGRAM", ""), "this terminal")
+    return (
+        f"the microphone gives exact zeros: allow it for {app} in System Settings › Privacy & Security › Microphone, "
+        f"then start {app} again"
+    )
+
+
+def choose_echo(wish: str, output: str, installed: bool) -> tuple[str, str]:
+    """The echo mode for `--echo` and the output's name ("" for a file), with the reason to show."""
+    if wish != "auto":
+        return wish, "as asked"
+    if not output:
+        return "off", "a file has no echo"
+    if is_headphone(output):
+        return "off", "headphones, by their name"
+    if installed:
+        return "cancel", "loudspeaker, by its name"
+    return "duck", "loudspeaker; `pip install 'moshi-live[echo]'` lets both talk at once"
+
+
+def slow_stage(now: Statistics) -> str:
+    """Why the conversation lags, in words that name the slow stage; "" while it does not."""
+    if now.frames and now.frame_p50 > FRAME_MS:
+        return (
+            f"the model takes {now.frame_p50:.0f} ms a frame and has {FRAME_MS:.0f}: too slow here; "
+            "`moshi-mlx doctor` names a lighter checkpoint"
+        )
+    if now.lag_ms <= now.target_ms + LATE_MS:
+        return ""
+    if now.resample_ms + now.echo_ms > SLOW_SOUND_MS:
+        return f"lag: sound processing takes {now.resample_ms + now.echo_ms:.0f} ms a frame; try --echo duck"
+    if now.capture_ms < now.playback_ms:
+        return f"lag: {now.playback_ms:.0f} ms wait for the loudspeaker"
+    if now.frame_p95 > FRAME_MS:
+        return f"lag: some frames take {now.frame_p95:.0f} ms; close other programs or take a lighter checkpoint"
+    return f"lag: {now.capture_ms:.0f} ms wait for the model; it is catching up"
+
+
+def advice(now: Statistics, live: bool, platform: str, environ: Mapping[str, str]) -> str:
+    """The one thing most worth doing now; "" when all is well. live: a microphone, not a file."""
+    if live and now.input_zero_s >= SILENT_S and not now.muted and not now.paused:
+        return permission_hint(platform, environ)
+    if slow := slow_stage(now):
+        return slow
+    if live and now.echo == "off" and now.output_name and not is_headphone(now.output_name):
+        return "Moshi may hear itself: use headphones, --echo cancel or --push-to-talk"
+    return bluetooth_hint(now.input_name, now.input_rate) if live else ""

@@ -1,0 +1,191 @@
+"""One chat without its terminal: the conversation, its transcript, its recording, and what the keys do.
+
+The engine's thread calls `ready` and `heard`; all else belongs to the thread that shows.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..frame import FRAME_MS, FRAME_RATE, StepperFactory
+from ..realtime import Conversation, Exchange, Statistics
+from ..realtime.device import Device
+from ..realtime.statistics import level
+from ..recording.finish import finish
+from ..recording.recorder import Recorder
+from .hints import advice
+from .screen import View, clock
+from .stepper import Facts, Memory
+from .transcript import Heard, Transcript
+
+if TYPE_CHECKING:
+    from ..recording.info import SessionInfo
+
+MEASURES = ("seconds", "step_ms", "lag_ms", "dropped_ms")  # of a frame, that a recording keeps
+MEMORY_EVERY = 25  # frames between two looks at the memory
+NUMBERS_EVERY = 5  # views between two changes of the digits
+NOTICE_VIEWS = 50  # for which a notice stays
+BEHIND = 10_000  # frames that wait for a terminal that takes none
+
+
+class Live:
+    """A chat that runs.
+
+    echo: from the output's name to the echo mode and why. live: a microphone, not a file. folder: where it is recorded.
+    measure: tells the memory, on the engine's thread.
+    """
+
+    def __init__(
+        self,
+        device: Device,
+        factory: StepperFactory,
+        *,
+        echo: Callable[[str], tuple[str, str]],
+        live: bool = True,
+        folder: Path | None = None,
+        measure: Callable[[], Memory] | None = None,
+    ) -> None:
+        self.talk = Conversation(device, factory, echo=lambda output: echo(output)[0], on_exchange=self.heard)
+        self.transcript = Transcript()
+        self.banner = ""
+        self.quit = False
+        self.facts: Facts | None = None
+        self._echo, self._live, self._folder, self._measure = echo, live, folder, measure
+        self._recorder: Recorder | None = None
+        self._incoming: deque[Heard] = deque(maxlen=BEHIND)
+        self._memory: Memory | None = None
+        self._frames = 0
+        self._help = False
+        self._stages: list[str] = []
+        self._views = 0
+        self._numbers: Statistics | None = None
+        self._notice, self._told = "", 0  # told: the view at which the notice came
+
+    # the engine's thread
+
+    def ready(self, facts: Facts, info: SessionInfo | None) -> None:
+        """The model stands: its facts, and where it is recorded what tells where the recording comes from."""
+        self.facts = facts
+        if self._folder is not None and info is not None:
+            self._recorder = Recorder(self._folder, info, live=True, on_failure=self._tell)
+
+    def heard(self, exchange: Exchange) -> None:
+        """One frame."""
+        reply = exchange.reply
+        due = exchange.seconds + (exchange.lag_ms + FRAME_MS) / 1000  # the text belongs to the frame after this one
+        self._incoming.append(Heard(exchange.seconds, due, reply.text, level(exchange.user)))
+        if self._recorder is not None:
+            if reply.frame == 0 and self._frames:
+                self._recorder.event("reset", self._frames)
+            reply = replace(reply, frame=self._frames)  # a reset begins at 0 again, a recording does not
+            measures = {name: round(getattr(exchange, name), 3) for name in MEASURES}
+            self._recorder.add(reply, exchange.user, measures)
+        if self._measure is not None and self._frames % MEASURES = ("seconds", "step_ms", "lag_ms", "dropped_ms")  # of a frame, that a recording keeps
+MEMORY_EVERY == 0:
+            self._memory = self._measure()
+        self._frames += 1
+
+    def _tell(self, text: str) -> None:
+        self._notice, self._told = text, self._views
+
+    # the thread that shows
+
+    def press(self, key: str) -> None:
+        """What a key does; a key that does nothing is ignored."""
+        now = self.talk.statistics()
+        match key:
+            case "m":
+                self.talk.mute(not now.muted)
+            case " " if now.push_to_talk:
+                self.talk.talk(not now.talking)
+            case " ":
+                self._tell("the space bar talks in push-to-talk mode: start with --push-to-talk")
+            case "p":
+                self.talk.pause(not now.paused)
+            case "r":
+                self.talk.reset()
+                self.transcript.note(now.seconds, "a new conversation")
+            case "b":
+                self._mark(now.seconds)
+            case "d":
+                self.talk.reopen()
+                self._tell("opening the devices again")
+            case "h":
+                self._help = not self._help
+            case "q":
+                self.quit = True
+
+    def view(self, platform: str, environ: Mapping[str, str]) -> View:
+        """What there is to show now."""
+        now = self.talk.statistics()
+        while self._incoming:
+            self.transcript.add(self._incoming.popleft())
+        self.transcript.advance(now.seconds)
+        if now.stage and now.stage not in self._stages:
+            self._stages.append(now.stage)
+        if self._numbers is None or self._views % NUMBERS_EVERY == 0:
+            self._numbers = now
+        self._views += 1
+        if self._views - self._told > NOTICE_VIEWS:
+            self._notice = ""
+        failure = self._recorder.failure if self._recorder else None
+        return View(
+            now=now,
+            numbers=self._numbers,
+            lines=self.transcript.lines(),
+            title=self.facts.label if self.facts else "",
+            banner=self.banner,
+            context=self.facts.context if self.facts else 0,
+            memory=size(self._memory) if self._memory else "",
+            echo_reason=self._echo(now.output_name)[1] if now.output_name else "",
+            recording=self._recorder is not None and failure is None,
+            advice=advice(now, self._live, platform, environ),
+            notice=self._notice or failure or now.notice,
+            stages=self._stages,
+            help=self._help,
+        )
+
+    def end(self, timeout: float) -> bool:
+        """Ends the conversation and completes its files; False when the engine did not end in time."""
+        stopped = self.talk.stop(timeout)
+        while self._incoming:
+            self.transcript.add(self._incoming.popleft())
+        self.transcript.finish()
+        if self._recorder is not None:
+            self._recorder.close()
+            if self._frames and not self._recorder.failure:
+                finish(self._recorder.folder)
+        return stopped
+
+    def summary(self) -> list[str]:
+        """What is worth knowing afterwards, in lines."""
+        now = self.talk.statistics()
+        lines = [
+            f"{clock(now.seconds)} of conversation, {now.frames} frames; the model took {now.frame_p50:.0f} ms a frame "
+            f"(p95 {now.frame_p95:.0f}, longest {now.frame_max:.0f}, {now.misses} over {FRAME_MS:.0f})",
+            f"{now.underruns} underruns ({now.underrun_ms:.0f} ms), {now.overruns} overruns ({now.overrun_ms:.0f} ms), "
+            f"{now.dropped_ms:.0f} ms of you dropped, {now.skipped_ms:.0f} ms of Moshi skipped",
+        ]
+        if self.facts:
+            lines.append(f"model {self.facts.label}, seed {self.facts.seed}")
+        if self._recorder is not None:
+            lines.append(self._recorder.failure or f"recorded in {self._recorder.folder}")
+        return lines
+
+    def _mark(self, seconds: float) -> None:
+        if self._recorder is None:
+            self._tell("a bookmark needs a recording: start with --record DIR")
+            return
+        self._recorder.event("mark", self._frames, label=f"bookmark at {clock(self._frames / FRAME_RATE)}")
+        self.transcript.note(seconds, "bookmark")
+
+
+def size(memory: Memory) -> str:
+    """Memory as the screen shows it."""
+    unit, name = (1e9, "GB") if memory.peak >= 1e9 else (1e6, "MB")
+    return f"{memory.active / unit:.1f} {name} (cache {memory.cache / unit:.1f}, peak {memory.peak / unit:.1f})"
+

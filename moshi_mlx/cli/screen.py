@@ -1,0 +1,239 @@
+"""The chat screen as a pure function: a `View` in, exactly `height` lines of at most `width` cells out.
+
+Colours are those of the terminal's own palette that read well on light and on dark ground, and each says what a word
+or a sign says too. What does not fit is left out from the end, the conversation last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rich.cells import cell_len, set_cell_size
+from rich.text import Text
+
+from ..frame import FRAME_MS, FRAME_RATE
+from .transcript import Line, clean
+
+if TYPE_CHECKING:
+    from ..realtime import Statistics
+
+FLOOR_DB = -60.0  # left end of a meter
+HOT_DB = -3.0  # a meter above this is about to clip
+SAYS = {"moshi": "Moshi", "you": "you", "note": "·"}
+STYLES = {"moshi": "", "you": "cyan", "note": "dim"}
+KEYS = (
+    ("m", "mute", "Moshi hears silence, and goes on talking"),
+    ("space", "talk", "push-to-talk: Moshi hears you until the next space"),
+    ("p", "pause", "stop the clock on both sides; again to go on"),
+    ("h", "help", "this page; again to leave it"),
+    ("q", "quit", "end, with a summary (Ctrl-C does the same)"),
+    ("r", "reset", "begin the conversation anew"),
+    ("b", "mark", "a bookmark in the recording"),
+    ("d", "devices", "open microphone and loudspeaker again"),
+)
+LEAST_TALK = 4  # lines kept for the conversation
+EIGHTHS = " ▏▎▍▌▋▊▉"
+
+
+@dataclass(frozen=True)
+class View:
+    """All that the screen shows.
+
+    now: for meters and states; numbers: the same, a little older, so that digits can be read. title: the model.
+    banner: a warning that stays. context: frames the model looks back on, 0 if it is not known. memory: a text.
+    stages: those of the start-up, the present one last. notice: what just happened; advice: what should be done.
+    """
+
+    now: Statistics
+    numbers: Statistics
+    lines: Sequence[Line] = ()
+    title: str = ""
+    banner: str = ""
+    context: int = 0
+    memory: str = ""
+    echo_reason: str = ""
+    recording: bool = False
+    advice: str = ""
+    notice: str = ""
+    stages: Sequence[str] = ()
+    help: bool = False
+
+
+def render(view: View, width: int, height: int) -> list[Text]:
+    """The screen."""
+    top = [_header(view, width)]
+    if view.banner:
+        top += _banner(view.banner, width, 2 if height > 20 else 1)
+    bottom = [Text("─" * width, "dim"), *_meters(view, width)]
+    said = clean(view.advice or view.notice)
+    notice = [Text(said, "bold red" if view.advice else "yellow")] if said else []
+    keys = _pack([Text.assemble((key, "bold"), " ", what) for key, what, _ in KEYS], width)
+    room = height - len(top) - len(bottom) - len(notice) - 1 - LEAST_TALK
+    keys = keys[: 1 if room < 6 else 2]
+    fields = _pack(_fields(view), width)[: max(1, room - len(keys) + 1)]
+    bottom += [*fields, *notice, *keys]
+    rows = height - len(top) - len(bottom)
+    middle = _help(width) if view.help else _talk(view, width, rows)
+    middle = middle[-rows:] if rows > 0 and not view.help else middle[: max(0, rows)]
+    lines = [*top, *middle, *[Text()] * (rows - len(middle)), *bottom]
+    return [_fit(line, width) for line in lines[:height]]
+
+
+def clock(seconds: float) -> str:
+    """A time as minutes and seconds, with hours where there are any."""
+    whole = int(seconds)
+    hours = f"{whole // 3600}:" if whole >= 3600 else ""
+    return f"{hours}{whole // 60 % 60:02}:{whole % 60:02}"
+
+
+def _header(view: View, width: int) -> Text:
+    state, style = _state(view.now)
+    right = Text.assemble((state, style), "  ", clock(view.now.seconds))
+    left = Text.assemble(("Moshi", "bold"), f"  {clean(view.title)}")
+    if view.recording:
+        left.append("  ● rec", "red")
+    return _spread(left, right, width)
+
+
+def _banner(banner: str, width: int, most: int) -> list[Text]:
+    lines = _wrap(Text(banner, "magenta"), width)
+    if len(lines) > most:
+        lines[most - 1].append(" …")
+    return lines[:most]
+
+
+def _state(now: Statistics) -> tuple[str, str]:
+    if now.state != "running":
+        return ("❚❚ paused", "bold blue") if now.paused else (now.state, "bold blue")
+    if now.muted:
+        return "○ muted", "bold red"
+    if now.push_to_talk:
+        return ("● talking", "bold green") if now.talking else ("○ space talks", "bold blue")
+    return "● live", "bold green"
+
+
+def _meters(view: View, width: int) -> list[Text]:
+    now = view.now
+    return [
+        _meter("you", now.input_level, now.input_name, now.input_rate, width),
+        _meter("Moshi", now.output_level, now.output_name, now.output_rate, width),
+    ]
+
+
+def _meter(who: str, level: float, name: str, rate: int, width: int) -> Text:
+    length = max(8, min(40, width - 36))
+    share = min(1.0, max(0.0, 1 - level / FLOOR_DB))
+    full, part = divmod(round(share * length * 8), 8)
+    bar = ("█" * full + (EIGHTHS[part] if part else "")).ljust(length, "·")
+    digits = f"{level:4.0f} dB" if level > FLOOR_DB else "  quiet"
+    line = Text.assemble(f"{who:<6}", (bar, "red" if level > HOT_DB else "green"), f" {digits}  ")
+    device = f"{clean(name)} {rate / 1000:g} kHz" if rate else clean(name)
+    return line.append(device, "dim")
+
+
+def _fields(view: View) -> list[Text]:
+    """The numbers, the most important first."""
+    n = view.numbers
+    late, lost = n.lag_ms > n.target_ms + FRAME_MS, n.dropped_ms > 0
+    fields = [
+        _field("lag", f"{n.lag_ms:.0f} ms (target {n.target_ms:.0f})", late),
+        _field("frame", f"{n.frame_p50:.0f}, p95 {n.frame_p95:.0f} of {FRAME_MS:.0f} ms", n.frame_p95 > FRAME_MS),
+        _field("misses", f"{n.misses}", n.misses > 0),
+        _field("underruns", f"{n.underruns}", n.underruns > 0),
+        _field("overruns", f"{n.overruns}", n.overruns > 0),
+        _field("dropped", f"{n.dropped_ms:.0f} ms", lost),
+        _field("context", _context(n.frames, view.context)),
+        _field("echo", f"{n.echo} ({view.echo_reason})" if view.echo_reason else n.echo),
+    ]
+    if view.memory:
+        fields.append(_field("memory", view.memory))
+    if n.device_ms:
+        fields.append(_field("device", f"+{n.device_ms:.0f} ms"))
+    if n.reopened:
+        fields.append(_field("reopened", f"{n.reopened}"))
+    return fields
+
+
+def _context(frames: int, window: int) -> str:
+    if window and frames > window:
+        return f"the last {clock(window / FRAME_RATE)}"
+    return clock(frames / FRAME_RATE) + (f" of {clock(window / FRAME_RATE)}" if window else "")
+
+
+def _field(name: str, value: str, bad: bool = False) -> Text:
+    return Text.assemble((name, "dim"), " ", (clean(value), "bold red" if bad else ""))
+
+
+def _talk(view: View, width: int, rows: int) -> list[Text]:
+    """The newest lines of the conversation; the stages of the start-up before it."""
+    if view.now.state == "starting":
+        return _starting(view, width)
+    if not view.lines:
+        return [Text(), Text("Speak: Moshi listens." if rows > 2 else "Speak.", "dim")]
+    lines: list[Text] = []
+    for line in reversed(view.lines):
+        stamp = f"{clock(line.seconds)}  {SAYS[line.who]:<5}  "
+        wrapped = _wrap(Text(clean(line.text).strip(), STYLES[line.who]), max(8, width - len(stamp)))
+        block = [Text.assemble((stamp if not i else " " * len(stamp), "dim"), part) for i, part in enumerate(wrapped)]
+        lines = block + lines
+        if len(lines) >= rows:
+            break
+    return lines
+
+
+def _starting(view: View, width: int) -> list[Text]:
+    done = [Text.assemble(("✓ ", "green"), stage) for stage in view.stages if stage != view.now.stage]
+    now = Text.assemble(("… ", "bold"), view.now.stage or "start")
+    if view.now.stage_done is not None:
+        length = max(4, min(30, width - 30))
+        full = round(length * min(1.0, max(0.0, view.now.stage_done)))
+        now.append("  ").append("█" * full + "·" * (length - full), "green").append(f" {view.now.stage_done:4.0%}")
+    return [Text(), *done, now]
+
+
+def _help(width: int) -> list[Text]:
+    return [Text.assemble((f"  {key:<7}", "bold"), what) for key, _, what in KEYS]
+
+
+def _wrap(text: Text, width: int) -> list[Text]:
+    """Lines of at most `width` cells, broken between words where that is possible."""
+    lines: list[Text] = [Text()]
+    for word in text.plain.split():
+        while cell_len(word) > width:
+            head = set_cell_size(word, width).rstrip() or word[0]
+            lines.append(Text(head))
+            word = word[len(head) :]
+        gap = 1 if lines[-1] else 0
+        if lines[-1].cell_len + gap + cell_len(word) > width:
+            lines.append(Text())
+            gap = 0
+        lines[-1].append(" " * gap + word)
+    lines = [line for line in lines if line] or [Text()]
+    for line in lines:
+        line.stylize(text.style)
+    return lines
+
+
+def _pack(fields: Sequence[Text], width: int) -> list[Text]:
+    """Fields in lines, none broken."""
+    lines: list[Text] = []
+    for field in fields:
+        if lines and lines[-1].cell_len + 3 + field.cell_len <= width:
+            lines[-1].append(" · ", "dim").append_text(field)
+        else:
+            lines.append(field.copy())
+    return lines
+
+
+def _spread(left: Text, right: Text, width: int) -> Text:
+    room = width - right.cell_len - 1
+    left = _fit(left, room)
+    return left.append(" " * (width - left.cell_len - right.cell_len)).append_text(right)
+
+
+def _fit(line: Text, width: int) -> Text:
+    line = line.copy()
+    line.truncate(max(0, width), overflow="ellipsis")
+    return line

@@ -1,0 +1,111 @@
+"""The model as the live loop gets it: loaded, warmed up and stepped on one thread, the engine's.
+
+A `SessionFactory` is a `StepperFactory` (see `frame.py`). Only numbers and texts leave that thread, as `Facts` and
+`Memory`.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..frame import FRAME
+from .options import sampling_from
+
+if TYPE_CHECKING:
+    from ..checkpoints.load import Moshi
+    from ..session import Session
+
+Progress = Callable[[str, float | None], None]
+WARM_UP = 3  # frames: the kernels are built in the first, and nothing is new in the third
+PORTION = 64 << 20  # bytes of weights read before the progress is told
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What the screen says of a model. context: frames it looks back on, 0 for all."""
+
+    label: str
+    context: int
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Bytes: in use, kept for reuse, the most that was in use."""
+
+    active: int
+    cache: int
+    peak: int
+
+
+class SessionFactory:
+    """Makes one Session from the options of `options.add_model` and `options.add_sampling`.
+
+    on_ready: called with the session before its first frame, on the thread that steps it.
+    """
+
+    def __init__(
+        self,
+        args: argparse.Namespace,
+        *,
+        kv_bits: int | None = None,
+        on_ready: Callable[[Session], None] | None = None,
+    ) -> None:
+        self._args, self._kv_bits, self.on_ready = args, kv_bits, on_ready
+
+    def __call__(self, progress: Progress) -> Session:
+        """Loads, warms up, makes the session."""
+        progress("import", None)
+        from ..session import Session
+
+        args = self._args
+        moshi = _load(args.model, args.offline, progress)
+        progress("warm up", 0.0)
+        practice = Session(moshi, seed=0, kv_bits=self._kv_bits)
+        for frame in range(WARM_UP):
+            practice.step(np.zeros(FRAME, np.float32))
+            progress("warm up", (frame + 1) / WARM_UP)
+        del practice
+        session = Session(moshi, args.seed, sampling_from(args, moshi.config.sampling), self._kv_bits)
+        if self.on_ready is not None:
+            self.on_ready(session)
+        return session
+
+
+def facts_of(session: Session) -> Facts:
+    """The facts of a session."""
+    moshi = session.moshi
+    return Facts(moshi.located.label, moshi.config.lm.transformer.context or 0, session.seed)
+
+
+def _load(source: str | Path | None, offline: bool, progress: Progress) -> Moshi:
+    """As `moshi_mlx.load`, in portions, so that a person sees it go on."""
+    import mlx.core as mx
+    from mlx.utils import tree_flatten
+
+    from ..checkpoints.load import load
+
+    progress("load", 0.0)
+    moshi = load(source, lazy=True, offline=offline)
+    weights = [value for _, value in tree_flatten([moshi.lm.parameters(), moshi.mimi.parameters()])]
+    total, done, told = sum(value.nbytes for value in weights), 0, 0
+    for value in weights:
+        mx.eval(value)
+        done += value.nbytes
+        if done - told >= PORTION or done == total:
+            told = done
+            progress("load", done / total)
+    return moshi
+
+
+def memory() -> Memory:
+    """What MLX holds now; to be called on the thread that steps."""
+    import mlx.core as mx
+
+    return Memory(mx.get_active_memory(), mx.get_cache_memory(), mx.get_peak_memory())

@@ -1,0 +1,208 @@
+"""The terminal as the chat uses it: a screen painted by differences, keys without echo, everything put back at the end.
+
+Only lines that changed are written, inside a synchronized update, so nothing flickers and few bytes flow. A terminal
+that takes no bytes just now is passed over until it does: painting never waits.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import shutil
+import signal
+import sys
+import tempfile
+import termios
+from collections.abc import Iterator, Sequence
+from types import FrameType
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+ENTER = "\x1b[?1049h\x1b[?25l\x1b[?7l\x1b[2J"  # the other screen, no cursor, no wrapping
+LEAVE = "\x1b[0m\x1b[?7h\x1b[?25h\x1b[?1049l"
+BEGIN, END = "\x1b[?2026h", "\x1b[?2026l"  # shown at once, by terminals that can
+TYPED_MOST = 8  # bytes at once; more is pasted text, not keys
+KEPT_STDERR = 4_000  # bytes, the last ones
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+
+
+class Endings:
+    """While entered, what would end the process only sets `asked` to the signal's number, so that all can be closed in
+    order; Ctrl-Z sets `suspended`.
+    """
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.suspended = False
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Endings:
+        for number in (*ENDING, signal.SIGTSTP):
+            self._before[number] = signal.signal(number, self._ask)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _ask(self, number: int, _: FrameType | None) -> None:
+        if number == signal.SIGTSTP:
+            self.suspended = True
+        else:
+            self.asked = number
+
+
+class Painter:
+    """Writes the lines that changed to a terminal."""
+
+    def __init__(self, fd: int, colour: bool) -> None:
+        self._fd = fd
+        self._console = Console(
+            force_terminal=True,
+            color_system="standard" if colour else None,
+            width=10_000,
+            highlight=False,
+            markup=False,
+            emoji=False,
+        )
+        self._shown: list[Text] = []
+        self._size = os.terminal_size((0, 0))
+        self.written = 0  # bytes
+
+    def size(self) -> os.terminal_size:
+        """Columns and lines now; what was painted is forgotten when they change."""
+        size = shutil.get_terminal_size()
+        with contextlib.suppress(OSError):
+            size = os.get_terminal_size(self._fd)
+        if size != self._size:
+            self._size, self._shown = size, []
+        return size
+
+    def paint(self, lines: Sequence[Text]) -> None:
+        """Shows the lines from the top, all else empty."""
+        if not select.select([], [self._fd], [], 0)[1]:
+            return
+        old = self._shown
+        parts = [] if old else ["\x1b[0m\x1b[2J"]
+        for row, line in enumerate(lines):
+            if row >= len(old) or line != old[row]:
+                parts.append(f"\x1b[{row + 1};1H{self._ansi(line)}\x1b[0m\x1b[K")
+        parts += [f"\x1b[{row + 1};1H\x1b[K" for row in range(len(lines), len(old))]
+        self._shown = list(lines)
+        if parts:
+            self.send(BEGIN + "".join(parts) + END)
+
+    def enter(self) -> None:
+        """Takes the terminal's other screen."""
+        self._shown = []
+        self.send(ENTER)
+
+    def leave(self) -> None:
+        """Puts back what stood there before; harmless on a terminal that has gone."""
+        with contextlib.suppress(OSError):
+            self.send(LEAVE)
+
+    def send(self, text: str) -> None:
+        """Writes text as it is."""
+        data = text.encode("utf-8", "replace")
+        self.written += len(data)
+        while data:
+            data = data[os.write(self._fd, data) :]
+
+    def _ansi(self, line: Text) -> str:
+        with self._console.capture() as capture:
+            self._console.print(line, end="", no_wrap=True, crop=False, soft_wrap=True)
+        return capture.get()
+
+
+class Keyboard:
+    """Single keys from a terminal between `enter` and `leave`; Ctrl-C stays a signal, Ctrl-S does not stop the output."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._before: list[Any] = []
+
+    def enter(self) -> None:
+        """Keys come one by one and unseen."""
+        self._before = termios.tcgetattr(self._fd)
+        mode = termios.tcgetattr(self._fd)
+        mode[0] &= ~termios.IXON
+        mode[3] &= ~(termios.ECHO | termios.ICANON)
+        mode[6][termios.VMIN], mode[6][termios.VTIME] = 1, 0
+        termios.tcsetattr(self._fd, termios.TCSANOW, mode)
+
+    def leave(self) -> None:
+        """As it was; harmless on a terminal that has gone."""
+        with contextlib.suppress(termios.error):
+            termios.tcsetattr(self._fd, termios.TCSAFLUSH, self._before)
+
+    def read(self, timeout: float) -> str:
+        """The keys pressed within `timeout` seconds; "" for none, for a control sequence and for pasted text. A terminal
+        that has gone counts as "q".
+        """
+        if not select.select([self._fd], [], [], timeout)[0]:
+            return ""
+        try:
+            data = os.read(self._fd, 1024)
+        except OSError:
+            data = b""
+        if not data:
+            return "q"
+        return "" if data.startswith(b"\x1b") or len(data) > TYPED_MOST else data.decode("utf-8", "ignore")
+
+
+@contextlib.contextmanager
+def full_screen(fd: int, colour: bool) -> Iterator[Painter]:
+    """A painter on the terminal's other screen; what stood there before is back at the end, however it comes."""
+    painter = Painter(fd, colour)
+    try:
+        painter.enter()
+        yield painter
+    finally:
+        painter.leave()
+
+
+@contextlib.contextmanager
+def keyboard() -> Iterator[Keyboard | None]:
+    """The keys of stdin, None where that is no terminal; its mode is as before at the end, however it comes."""
+    if not sys.stdin.isatty():
+        yield None
+        return
+    keys = Keyboard(sys.stdin.fileno())
+    try:
+        keys.enter()
+        yield keys
+    finally:
+        keys.leave()
+
+
+@contextlib.contextmanager
+def kept_stderr() -> Iterator[None]:
+    """What is written to stderr meanwhile (sound libraries do) comes after, instead of across the screen."""
+    sys.stderr.flush()
+    terminal = os.dup(2)
+    with tempfile.TemporaryFile() as kept:
+        os.dup2(kept.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(terminal, 2)
+            os.close(terminal)
+            kept.seek(max(0, kept.tell() - KEPT_STDERR))
+            text = kept.read().decode("utf-8", "replace")
+            with contextlib.suppress(OSError):
+                sys.stderr.write(text)
+
+
+def wants_screen(plain: bool) -> bool:
+    """Whether stdout is a terminal on which lines can be painted."""
+    return not plain and sys.stdout.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "")
+
+
+def wants_colour() -> bool:
+    """https://no-color.org"""
+    return not os.environ.get("NO_COLOR")

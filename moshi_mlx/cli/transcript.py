@@ -1,0 +1,123 @@
+"""The conversation as lines: what Moshi said, and that the user spoke (no model here writes down what).
+
+Pieces arrive ahead of their sound; each has the time at which it will be heard, and shows then.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import deque
+from dataclasses import dataclass, replace
+
+SPEECH_DB = -45.0  # a user frame above this is speech, for the display
+LONGEST_PAUSE = 2.0  # seconds of silence that end a line of Moshi's
+USER_GAP = 0.8  # seconds of quiet that end a user's turn
+USER_LEAST = 0.24  # seconds: shorter sounds are no turn
+KEPT = 500  # lines
+JOINER = "\u200d"  # invisible, but it builds emoji
+LINE_MOST = 2_000  # characters of one line
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """One frame for the display: when its user sound was taken and when its text is heard (seconds), the text, the
+    user's level in dBFS.
+    """
+
+    seconds: float
+    due: float
+    text: str
+    level: float
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line. who: "moshi", "you" (text tells how long) or "note"."""
+
+    seconds: float
+    who: str
+    text: str
+
+
+class Transcript:
+    """Collects frames into lines; `closed` lines do not change any more, `lines()` adds the one that grows."""
+
+    def __init__(self) -> None:
+        self.closed: deque[Line] = deque(maxlen=KEPT)
+        self.count = 0  # lines ever closed
+        self._open: Line | None = None
+        self._last = 0.0  # when Moshi's newest piece was heard
+        self._began: float | None = None  # of the user's turn
+        self._loud = 0.0  # last loud user frame
+        self._due: deque[Heard] = deque()
+
+    def add(self, heard: Heard) -> None:
+        """Takes a frame, in order."""
+        self._listen(heard)
+        if heard.text:
+            self._due.append(heard)
+
+    def advance(self, now: float) -> None:
+        """Shows what is heard by `now`, in seconds."""
+        while self._due and self._due[0].due <= now:
+            piece = self._due.popleft()
+            self._say(piece.due, piece.text)
+        if self._open is not None and now - self._last > LONGEST_PAUSE:
+            self._close()
+
+    def note(self, seconds: float, text: str) -> None:
+        """Adds a line of the program's own: a mark, a reset."""
+        self._close()
+        self._append(Line(seconds, "note", text))
+
+    def finish(self) -> None:
+        """Shows everything and closes the last lines."""
+        self.advance(float("inf"))
+        self._close()
+        self._end_turn()
+
+    def lines(self) -> list[Line]:
+        """All lines, oldest first."""
+        return [*self.closed, *([self._open] if self._open is not None else [])]
+
+    def _say(self, seconds: float, text: str) -> None:
+        if self._open is None:
+            self._open = Line(seconds, "moshi", "")
+            text = text.lstrip()
+        self._open = replace(self._open, text=self._open.text + clean(text))
+        self._last = seconds
+        if len(self._open.text) > LINE_MOST:
+            self._close()
+
+    def _listen(self, heard: Heard) -> None:
+        if heard.level > SPEECH_DB:
+            self._began = heard.seconds if self._began is None else self._began
+            self._loud = heard.seconds
+        elif self._began is not None and heard.seconds - self._loud > USER_GAP:
+            self._end_turn()
+
+    def _end_turn(self) -> None:
+        if self._began is not None and self._loud - self._began >= USER_LEAST:
+            self._close()
+            self._append(Line(self._began, "you", f"spoke {self._loud - self._began:.1f} s"))
+        self._began = None
+
+    def _close(self) -> None:
+        if self._open is not None and self._open.text.strip():
+            self._append(self._open)
+        self._open = None
+
+    def _append(self, line: Line) -> None:
+        self.closed.append(line)
+        self.count += 1
+
+
+def clean(text: str) -> str:
+    """Text from outside, safe for a terminal: no control and no direction characters, each white space a blank."""
+    return "".join(
+        " " if letter.isspace() else letter for letter in text if letter.isspace() or not _is_control(letter)
+    )
+
+
+def _is_control(letter: str) -> bool:
+    return unicodedata.category(letter) in ("Cc", "Cf", "Cs", "Co", "Cn") and letter != JOINER
