@@ -46,10 +46,16 @@ def fill(model: nn.Module, parameters: Mapping[str, mx.array], path: Path) -> No
         for n in sorted(wanted.keys() & found.keys())
         if wanted[n] != found[n]
     ]
+    kinds = [
+        f"{n} holds {parameters[n].dtype}"
+        for n, value in flat
+        if n in found and mx.issubdtype(parameters[n].dtype, mx.floating) != mx.issubdtype(value.dtype, mx.floating)
+    ]
     faults = [
         _list("missing", sorted(wanted.keys() - found.keys())),
         _list("unknown", sorted(found.keys() - wanted.keys())),
         _list("wrongly shaped", shapes),
+        _list("of a type that is not supported", kinds),
     ]
     if any(faults):
         hint = "does its config.json belong to it?"

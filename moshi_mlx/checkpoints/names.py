@@ -57,11 +57,10 @@ def to_format_a(tensors: Tensors, config: LmConfig) -> dict[str, mx.array]:
 def _targets(name: str, value: mx.array, config: LmConfig) -> Iterator[tuple[str, mx.array]]:
     schedule = config.depth.schedule
 
-    def slices(index: int, rest: str) -> Iterator[tuple[str, mx.array]]:
-        """The weight set `index` under the name of every codebook that uses it."""
-        for k, used in enumerate(schedule):
-            if used == index:
-                yield f"depformer.slices.{k}.{rest}", value
+    def slices(index: int, rest: str) -> list[tuple[str, mx.array]]:
+        """The weight set `index` under the name of every codebook that uses it; a set that none uses is unknown."""
+        users = [k for k, used in enumerate(schedule) if used == index]
+        return [(f"depformer.slices.{k}.{rest}", value) for k in users] or [(name, value)]
 
     if match := _DEPTH_EMB.match(name):
         yield f"depformer.slices.{int(match[1]) + 1}.emb.{match[2]}", value
@@ -69,7 +68,10 @@ def _targets(name: str, value: mx.array, config: LmConfig) -> Iterator[tuple[str
         yield from slices(int(match[1]), f"linear_in.{match[2]}")
     elif match := _DEPTH_STACKED.match(name):
         layer, side = (match[1], match[2]) if match[2] else (match[3], match[4])
-        parts = mx.split(value, max(schedule) + 1, axis=0)
+        sets = max(schedule) + 1
+        if value.ndim != 2 or value.shape[0] % sets:
+            raise MoshiError(f"{name} of shape {tuple(value.shape)} does not hold {sets} weight sets")
+        parts = mx.split(value, sets, axis=0)
         for k, used in enumerate(schedule):
             yield f"depformer.slices.{k}.transformer.layers.{layer}.self_attn.{side}_proj.weight", parts[used]
     elif match := _DEPTH_SPLIT.match(name):
@@ -87,11 +89,11 @@ def _targets(name: str, value: mx.array, config: LmConfig) -> Iterator[tuple[str
 
 def join_audio_tables(tensors: Tensors, config: LmConfig) -> dict[str, mx.array]:
     """Format A → the parameters of `Lm`: the tables audio_embs.{k} become one, so that a frame needs one lookup."""
-    result = {name: value for name, value in tensors.items() if not name.startswith("audio_embs.")}
+    result = dict(tensors)
     for leaf in ("weight", "scales", "biases"):
         names = [f"audio_embs.{k}.{leaf}" for k in range(config.n_q)]
         if names[0] in tensors:
-            result[f"audio_emb.{leaf}"] = mx.concatenate([tensors[name] for name in names])
+            result[f"audio_emb.{leaf}"] = mx.concatenate([result.pop(name) for name in names])
     return result
 
 
