@@ -1,4 +1,4 @@
-"""The machine room of a live conversation: rings, resamplers, echo, jitter buffer, the model's thread, honest accounting.
+"""The machine room of a live conversation: rings, resamplers, echo, jitter buffer, the model's thread, honest numbers.
 
 It imports no MLX and no session: a model is a `Stepper` that a `StepperFactory` makes on the engine's thread (see
 `frame.py`).
@@ -16,8 +16,8 @@ The verbs may be called from any thread and return at once; what they ask for ha
 `list_devices(refresh=False)` gives what `moshi-mlx devices` prints. Importing this package opens no sound system.
 """
 
+from .conversation import Conversation
 from .device import AudioDevice, DeviceInfo, list_devices
-from .engine import Conversation
 from .files import FileDevice
 from .statistics import Exchange, Statistics
 from .virtual import VirtualDevice

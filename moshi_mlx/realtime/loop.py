@@ -95,6 +95,7 @@ class Loop:
         self.playback.push(pcm, self._burst(), self._meter.keeping_up)
         dropped = self.backlog.dropped + self.backlog.dropped_silent
         lost, self._dropped = dropped - self._dropped, dropped
+        seconds -= self._meter.epoch or 0.0
         return Exchange(reply, user, seconds, step_ms, self.lag_ms(), 1_000 * lost / RATE)
 
     def pause(self, on: bool) -> None:
@@ -103,6 +104,7 @@ class Loop:
 
     def flush(self) -> None:
         """Forgets what waits on both sides."""
+        self.pump()
         self.backlog.clear()
         self.playback.flush()
 

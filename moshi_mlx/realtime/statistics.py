@@ -25,8 +25,9 @@ class Exchange:
     """One frame of the conversation, as the hook gets it. All arrays belong to the receiver.
 
     user: float32 (1920,), what the model heard (after echo cancellation; zeros while muted); reply: what it answered.
-    seconds: when the step began, on the device's clock; step_ms: the model's time; lag_ms: after this frame's sound was
-    queued. dropped_ms: captured sound thrown away since the frame before, because the model was behind.
+    seconds: from the first opening of the audio to the step's beginning; step_ms: the model's time; lag_ms: after this
+    frame's sound was queued. dropped_ms: captured sound thrown away since the frame before, because the model was
+    behind.
     """
 
     reply: Reply
@@ -130,6 +131,7 @@ class Meter:
         self.frames = self.misses = self.echo_resets = self.reopened = 0
         self.resample_s = self.echo_s = self.wait_s = 0.0
         self.longest_ms = 0.0
+        self.epoch: float | None = None  # when the audio was first opened, on the device's clock
         self.input_level = self.output_level = FLOOR_DB
         self.input_zero_s = 0.0
         self.past = Counts()  # of the devices closed before
