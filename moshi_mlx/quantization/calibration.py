@@ -1,0 +1,66 @@
+"""Codes to measure a model on: conversations that it holds itself.
+
+The user's side is the sound that is given, as the model's own codec hears it, or else, for want of sound, the model's
+own voice from a first round in which the user is silent. Moshi's side is what the source model says to that, sampled as
+in a real conversation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import mlx.core as mx
+import numpy as np
+from numpy.typing import NDArray
+
+from ..checkpoints.load import Moshi
+from ..frame import FRAME, Pcm
+from ..models.cache import leaves
+from ..models.lm import Lm
+from ..models.sampling import Sampling
+from .measure import Codes, best_condition
+
+SEQUENCES, FRAMES = 4, 125  # side by side; 10 s each
+
+
+def calibrate(
+    moshi: Moshi, lm: Lm, sounds: Sequence[Pcm] = (), seed: int = 0, sequences: int = SEQUENCES, frames: int = FRAMES
+) -> Codes:
+    """Codes int32 (sequences, streams, frames) by frame, as `Lm.logits` takes them. lm: the model that speaks.
+
+    sounds: 24 kHz, cut into pieces for the sequences, from the beginning again when there are too few.
+    """
+    config = lm.config
+    if sounds:
+        heard = np.concatenate([hear(moshi, pcm, config.user_q) for pcm in sounds], axis=1)
+        start = seed * frames * sequences  # another seed hears another part, where there is more than one
+        span = (start + np.arange(sequences * frames)) % heard.shape[1]
+        user = heard[:, span].reshape(config.user_q, sequences, frames).transpose(1, 0, 2)
+    else:
+        silence = hear(moshi, np.zeros(frames * FRAME, np.float32), config.user_q)
+        user = np.repeat(silence[None], sequences, axis=0)
+        spoken = converse(lm, user, seed + 1_000)[:, 1 : 1 + min(config.dep_q, config.user_q)]
+        user = np.concatenate([spoken, user[:, spoken.shape[1] :]], axis=1)
+    return converse(lm, user, seed)
+
+
+def hear(moshi: Moshi, pcm: Pcm, codebooks: int) -> NDArray[np.int32]:
+    """The user's codes (codebooks, frames) of a sound."""
+    whole = np.pad(pcm, (0, -len(pcm) % FRAME))
+    return np.array(moshi.mimi.encode(whole[None, :, None]))[0, :codebooks].astype(np.int32)
+
+
+def converse(lm: Lm, user: NDArray[np.int32], seed: int) -> Codes:
+    """user (B, user_q, T) → all streams (B, streams, T), Moshi's sampled live."""
+    config, (batch, _, frames) = lm.config, user.shape
+    state = lm.make_state(seed, batch)
+    condition, own = best_condition(lm), []
+    silent = np.broadcast_to(np.array(config.initial[1 + config.dep_q :], np.int32), (batch, config.user_q))
+    for step in range(frames + config.max_delay):
+        heard = silent if step == 0 else user[..., min(step, frames) - 1]
+        lm.step(mx.array(heard), state, Sampling(), condition)
+        column = state.columns.tokens[:, : 1 + config.dep_q, config.max_delay]  # complete: frame step − max_delay
+        mx.eval(column, *leaves(state))
+        if step >= config.max_delay:
+            own.append(np.array(column))
+    return np.concatenate([np.stack(own, axis=-1), user], axis=1).astype(np.int32)

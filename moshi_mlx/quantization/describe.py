@@ -1,0 +1,70 @@
+"""MoshiConfig → config.json in the reference's flat form, for sources without one or with one of another family."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..checkpoints.config_file import gate_width
+from ..models.config import ConditionerConfig, MoshiConfig, TransformerConfig
+
+
+def describe(config: MoshiConfig) -> dict[str, Any]:
+    """A configuration in the reference's flat form; `moshi_config` reads it back."""
+    lm = config.lm
+    trunk, depth = lm.transformer, lm.depth.transformer
+    result: dict[str, Any] = {
+        "model_type": config.name,
+        "dim": trunk.width,
+        "text_card": lm.text_card,
+        "existing_text_padding_id": 3,
+        "n_q": lm.n_q,
+        "dep_q": lm.dep_q,
+        "card": lm.card,
+        "num_heads": trunk.heads,
+        "num_layers": trunk.layers,
+        "hidden_scale": _feedforward(trunk) / trunk.width,
+        "causal": True,
+        "layer_scale": None,
+        "context": trunk.context,
+        "max_period": trunk.max_period,
+        "gating": "silu",
+        "norm": "rms_norm_f32",
+        "positional_embedding": "rope" if trunk.rope == "interleaved" else "rope_concat",
+        "depformer_dim": depth.width,
+        "depformer_dim_feedforward": _feedforward(depth),
+        "depformer_num_heads": depth.heads,
+        "depformer_num_layers": depth.layers,
+        "depformer_layer_scale": None,
+        "depformer_multi_linear": True,
+        "depformer_context": lm.dep_q,
+        "depformer_max_period": 10_000,
+        "depformer_gating": "silu",
+        "depformer_pos_emb": "none",
+        "depformer_weights_per_step": True,
+        "delays": list(lm.delays),
+    }
+    if lm.text_card_out != lm.text_card:
+        result["text_card_out"] = lm.text_card_out
+    if trunk.kv_repeat != 1 or depth.kv_repeat != 1:
+        result |= {"kv_repeat": trunk.kv_repeat, "depformer_kv_repeat": depth.kv_repeat}
+    if lm.depth.schedule != tuple(range(lm.dep_q)):
+        result["depformer_weights_per_step_schedule"] = list(lm.depth.schedule)
+    if lm.depth.low_rank:
+        result["depformer_low_rank_embeddings"] = lm.depth.low_rank
+    if lm.conditioners:
+        result["conditioners"] = {name: _lut(entry) for name, entry in lm.conditioners.items()}
+        result["fuser"] = {"sum": list(lm.conditioners), "cross": [], "prepend": []}
+    return result
+
+
+def _feedforward(config: TransformerConfig) -> int:
+    """The reference's `dim_feedforward` that gives this gate width."""
+    about = 3 * config.hidden // 2
+    return next(
+        wide for wide in (4 * config.width, about, about + 1) if gate_width(config.width, wide) == config.hidden
+    )
+
+
+def _lut(entry: ConditionerConfig) -> dict[str, Any]:
+    lut = {"n_bins": entry.n_bins, "dim": entry.dim, "tokenizer": "noop", "possible_values": list(entry.values)}
+    return {"type": "lut", "lut": lut}

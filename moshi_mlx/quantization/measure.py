@@ -1,0 +1,100 @@
+"""How far a model's predictions are from another's, on codes that both are given (teacher forcing).
+
+The *loss* is the Kullback-Leibler divergence of the other's distributions from the reference's, in nats: by stream a
+token, and summed over the streams a frame. *Agreement* is the share of tokens for which both find the same one most
+likely.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import mlx.core as mx
+import numpy as np
+from mlx import nn
+from numpy.typing import NDArray
+
+from ..checkpoints.names import join_audio_tables
+from ..models.lm import Lm, Logits
+from .convert import restored
+from .formats import Plan
+
+Codes = NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Loss:
+    """By stream, text first."""
+
+    kl: tuple[float, ...]
+    agreement: tuple[float, ...]
+
+    @property
+    def total(self) -> float:
+        """Nats a frame."""
+        return sum(self.kl)
+
+
+def dense(lm: Lm) -> Lm:
+    """The same model without quantization, floats in bfloat16; lazily, if its weights are."""
+    tensors = restored(lm)
+    result = Lm(lm.config)
+    result.load_weights(list(join_audio_tables(tensors, lm.config).items()))
+    return result
+
+
+def best_condition(lm: Lm) -> mx.array | None:
+    """What a model that was taught how good its examples are is asked for in a conversation."""
+    return lm.condition({name: "very_good" for name, c in lm.config.conditioners.items() if "very_good" in c.values})
+
+
+def logits(lm: Lm, codes: Codes, kv_bits: int | None = None) -> Logits:
+    """Teacher-forced logits as in a conversation, evaluated."""
+    result = lm.logits(codes, best_condition(lm), kv_bits)
+    mx.eval(*result)
+    return result
+
+
+def compare(reference: Logits, other: Logits) -> Loss:
+    """Both from the same codes."""
+    pairs = [_stream(reference.text, other.text, reference.text_mask)]
+    for k in range(reference.audio.shape[1]):
+        pairs.append(_stream(reference.audio[:, k], other.audio[:, k], reference.audio_mask[:, k]))
+    return Loss(tuple(kl for kl, _ in pairs), tuple(same for _, same in pairs))
+
+
+def _stream(reference: mx.array, other: mx.array, mask: mx.array) -> tuple[float, float]:
+    """Means over the frames of the mask (B, T) of two (B, T, n)."""
+    known, guess = (nn.log_softmax(values, axis=-1) for values in (reference, other))
+    kl = (mx.exp(known) * (known - guess)).sum(axis=-1)
+    same = mx.argmax(reference, axis=-1) == mx.argmax(other, axis=-1)
+    count = mx.maximum(mask.sum(), 1)
+    means = np.array(mx.stack([mx.where(mask, values, 0).sum() / count for values in (kl, same)]))
+    return max(0.0, float(means[0])), float(means[1])
+
+
+def impose(lm: Lm, plan: Plan) -> None:
+    """Gives the weights of a dense model the values that the plan leaves of them, one after the other: lazy weights are
+    read, changed and forgotten, so this holds one model.
+    """
+    modules = dict(lm.named_modules())
+    for name, how in plan.items():
+        module = modules[name]
+        packed = mx.quantize(module.weight, how.group, how.bits)
+        module.weight = mx.dequantize(*packed, group_size=how.group, bits=how.bits).astype(module.weight.dtype)
+        mx.eval(module.weight)
+
+
+@contextmanager
+def imposed(lm: Lm, plan: Plan) -> Iterator[None]:
+    """The same for a while; the matrices concerned are held twice."""
+    modules = dict(lm.named_modules())
+    before = {name: modules[name].weight for name in plan}
+    impose(lm, plan)
+    try:
+        yield
+    finally:
+        for name, weight in before.items():
+            modules[name].weight = weight
