@@ -97,7 +97,7 @@ class Backlog:
         First drops what has stood for half a second.
         """
         if len(self._standing) == _LOOKBACK:
-            self._drop(min(self._standing))
+            self._drop(min(*self._standing, self.frames - 1))  # one stays to be taken
         frame, cut = self._line[:FRAME].copy(), self._cuts[0]
         self._remove(0)
         self.taken += 1
