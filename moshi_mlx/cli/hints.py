@@ -11,8 +11,9 @@ if TYPE_CHECKING:
     from ..realtime import Statistics
 
 HEADPHONES = (
-    "airpod", "headphone", "headset", "earphone", "earpod", "earbud", "buds", "beats", "jabra", "hands-free", "handsfree",
-    "wh-1000", "wf-1000", "kopfhörer", "casque", "écouteurs", "cuffie", "auriculares", "ヘッドホン", "耳机",
+    "airpod", "headphone", "headset", "earphone", "earpod", "earbud", "buds", "beats", "jabra", "hands-free",
+    "handsfree", "wh-1000", "wf-1000", "kopfhörer", "casque", "écouteurs", "cuffie", "auriculares",
+    "ヘッドホン", "耳机",
 )  # fmt: skip
 BLUETOOTH = ("airpod", "buds", "beats", "bluetooth", "bluez", "hands-free", "handsfree", "wh-1000", "wf-1000")
 BLUETOOTH_RATE = 16_000  # Hz: no built-in microphone runs as low, a headset's profile for talking does

@@ -84,8 +84,7 @@ class Live:
             reply = replace(reply, frame=self._frames)  # a reset begins at 0 again, a recording does not
             measures = {name: round(getattr(exchange, name), 3) for name in MEASURES}
             self._recorder.add(reply, exchange.user, measures)
-        if self._measure is not None and self._frames % MEASURES = ("seconds", "step_ms", "lag_ms", "dropped_ms")  # of a frame, that a recording keeps
-MEMORY_EVERY == 0:
+        if self._measure is not None and self._frames % MEMORY_EVERY == 0:
             self._memory = self._measure()
         self._frames += 1
 
@@ -188,4 +187,3 @@ def size(memory: Memory) -> str:
     """Memory as the screen shows it."""
     unit, name = (1e9, "GB") if memory.peak >= 1e9 else (1e6, "MB")
     return f"{memory.active / unit:.1f} {name} (cache {memory.cache / unit:.1f}, peak {memory.peak / unit:.1f})"
-

@@ -1,4 +1,4 @@
-"""Where a recording comes from: the `SessionInfo` of a session, with the hash of each file that decides what is said."""
+"""Where a recording comes from: the `SessionInfo` of a session, with the hash of each file that shapes what is said."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PROGRAMS = ("mlx", "numpy", "sentencepiece")
 
 
 def session_info(session: Session, source: str | Path | None, *, live: bool, title: str = "") -> SessionInfo:
-    """source: as it was given to `load`. Reads the files once to hash them where nothing on this disk tells their hash."""
+    """source: as it was given to `load`. Reads a file to hash it, where nothing on this disk tells its hash."""
     config = session.moshi.config.lm
     files = open_checkpoint(source, offline=True)
     named = {path.name: path for path in (files.weights, files.mimi, files.tokenizer)}

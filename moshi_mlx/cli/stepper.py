@@ -10,7 +10,7 @@ import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -93,7 +93,8 @@ def _load(source: str | Path | None, offline: bool, progress: Progress) -> Moshi
 
     progress("load", 0.0)
     moshi = load(source, lazy=True, offline=offline)
-    weights = [value for _, value in tree_flatten([moshi.lm.parameters(), moshi.mimi.parameters()])]
+    trees = tree_flatten([moshi.lm.parameters(), moshi.mimi.parameters()])
+    weights = [value for _, value in cast(list[tuple[str, mx.array]], trees)]
     total, done, told = sum(value.nbytes for value in weights), 0, 0
     for value in weights:
         mx.eval(value)

@@ -89,7 +89,8 @@ class Painter:
         parts = [] if old else ["\x1b[0m\x1b[2J"]
         for row, line in enumerate(lines):
             if row >= len(old) or line != old[row]:
-                parts.append(f"\x1b[{row + 1};1H{self._ansi(line)}\x1b[0m\x1b[K")
+                rest = "\x1b[K" if line.cell_len < self._size.columns else ""  # it would take the last letter
+                parts.append(f"\x1b[{row + 1};1H{self._ansi(line)}\x1b[0m{rest}")
         parts += [f"\x1b[{row + 1};1H\x1b[K" for row in range(len(lines), len(old))]
         self._shown = list(lines)
         if parts:
@@ -119,7 +120,7 @@ class Painter:
 
 
 class Keyboard:
-    """Single keys from a terminal between `enter` and `leave`; Ctrl-C stays a signal, Ctrl-S does not stop the output."""
+    """Single keys of a terminal between `enter` and `leave`. Ctrl-C stays a signal, Ctrl-S does not stop the output."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
@@ -140,8 +141,8 @@ class Keyboard:
             termios.tcsetattr(self._fd, termios.TCSAFLUSH, self._before)
 
     def read(self, timeout: float) -> str:
-        """The keys pressed within `timeout` seconds; "" for none, for a control sequence and for pasted text. A terminal
-        that has gone counts as "q".
+        """The keys pressed within `timeout` seconds; "" for none, for a control sequence and for pasted text. A
+        terminal that has gone counts as "q".
         """
         if not select.select([self._fd], [], [], timeout)[0]:
             return ""
