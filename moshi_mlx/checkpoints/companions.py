@@ -15,6 +15,7 @@ from ..frame import MoshiError
 from .known import HELIUM_TOKENIZER, MOSHI_MIMI, MOSHI_TOKENIZER
 
 # transformers repositories carry no SentencePiece file
+LORA = "lora.safetensors"
 HUB_TOKENIZER = f"hf://kyutai/moshiko-pytorch-bf16/{MOSHI_TOKENIZER}"
 WEIGHTS = ("model.safetensors", "model.q8.safetensors", "model.q4.safetensors", "consolidated.safetensors")
 _SHARD = re.compile(r"(.*)-\d{5}-of-(\d{5})\.safetensors")
@@ -68,7 +69,7 @@ def roles(names: Collection[str], config: object = None, weights: str | None = N
         mimi=_text(config, "mimi_name") or MOSHI_MIMI,
         tokenizer=_text(config, "tokenizer_name") or MOSHI_TOKENIZER,
         mimi_config=_text(config, "mimi_config_name"),
-        lora=_text(config, "lora_name") or ("lora.safetensors" if config.get("lora") is True else None),
+        lora=_text(config, "lora_name") or (LORA if config.get("lora") is True and LORA in names else None),
     )
 
 

@@ -65,7 +65,10 @@ class Located:
 
     def files(self) -> Files:
         """The names of the files of this checkpoint by role."""
-        return roles(_names(self.folder), _config(self.folder), self.weights)
+        try:
+            return roles(_names(self.folder), _config(self.folder), self.weights)
+        except MoshiError as error:
+            raise MoshiError(f"{self.label}: {error}") from None
 
 
 def locate(source: str | Path | None, *, offline: bool = False, progress: Progress | None = None) -> Located:
