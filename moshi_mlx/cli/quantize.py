@@ -27,8 +27,8 @@ from ..frame import FRAME, Pcm
 from .options import UsageError
 
 if TYPE_CHECKING:
-    from ..quantization.job import Calibration, Target
     from ..quantization.report import Table
+    from ..quantization.work import Calibration, Target
 
 RECIPES = ("uniform-3", "uniform-4", "uniform-5", "uniform-6", "uniform-8", "mixed-3-6", "mixed-4-8", "auto")
 DEFAULT = "mixed-4-8"
@@ -116,14 +116,14 @@ def _check(args: argparse.Namespace, recipe: str) -> Target | None:
         raise UsageError(f"--frames takes 8 to {MAX_FRAMES}")
     if not budgets:
         return None
-    from ..quantization.job import Target
+    from ..quantization.work import Target
 
     return Target(args.target_bits, args.target_gb)
 
 
 def _calibration(args: argparse.Namespace) -> Calibration:
     from ..quantization.calibration import SEQUENCES
-    from ..quantization.job import Calibration
+    from ..quantization.work import Calibration
 
     sounds = args.audio or default_sounds()
     sequences = min(SEQUENCES, args.frames)

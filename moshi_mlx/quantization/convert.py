@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import mlx.core as mx
@@ -24,14 +23,6 @@ from .writer import Spec, TensorWriter
 BLOCK = 1 << 23  # weights worked on at once
 DTYPE = mx.bfloat16
 Progress = Callable[[str, int, int], None]  # file, bytes written, bytes in all
-
-
-@dataclass(frozen=True)
-class Converted:
-    """errors: by matrix in the file's names, ‖quantized − source‖ / ‖source‖."""
-
-    nbytes: int
-    errors: dict[str, float]
 
 
 def restored(lm: Lm) -> dict[str, mx.array]:
@@ -73,10 +64,13 @@ def specs(tensors: dict[str, mx.array], plan: dict[str, Format]) -> dict[str, Sp
     return result
 
 
-def convert(tensors: dict[str, mx.array], plan: dict[str, Format], path: Path, progress: Progress) -> Converted:
-    """Writes `tensors`, which is emptied on the way, to `path`. plan: under the file's names."""
+def convert(tensors: dict[str, mx.array], plan: dict[str, Format], path: Path, progress: Progress) -> dict[str, float]:
+    """Writes `tensors`, which is emptied on the way, to `path`; gives ‖quantized − source‖ / ‖source‖ by matrix.
+
+    plan: under the file's names.
+    """
     errors = {}
-    with TensorWriter(path, specs(tensors, plan), {"format": "mlx"}) as out:
+    with TensorWriter(path, specs(tensors, plan)) as out:
         while tensors:
             name = next(iter(tensors))
             value = tensors.pop(name)
@@ -89,7 +83,7 @@ def convert(tensors: dict[str, mx.array], plan: dict[str, Format], path: Path, p
             del value
             mx.clear_cache()
             progress(path.name, out.written, out.nbytes)
-    return Converted(out.nbytes, errors)
+    return errors
 
 
 def _write_quantized(out: TensorWriter, module: str, value: mx.array, how: Format) -> float:

@@ -1,11 +1,12 @@
-"""MoshiConfig → config.json in the reference's flat form, for sources without one or with one of another family."""
+"""Configurations → JSON in the reference's own form, for sources without one or with one of another family."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from ..checkpoints.config_file import gate_width
-from ..models.config import ConditionerConfig, MoshiConfig, TransformerConfig
+from ..frame import FRAME, RATE
+from ..models.config import ConditionerConfig, MimiConfig, MoshiConfig, TransformerConfig
 
 
 def describe(config: MoshiConfig) -> dict[str, Any]:
@@ -55,6 +56,56 @@ def describe(config: MoshiConfig) -> dict[str, Any]:
         result["conditioners"] = {name: _lut(entry) for name, entry in lm.conditioners.items()}
         result["fuser"] = {"sum": list(lm.conditioners), "cross": [], "prepend": []}
     return result
+
+
+def describe_codec(config: MimiConfig) -> dict[str, Any]:
+    """A codec's configuration; `mimi_config` reads it back."""
+    trunk = config.transformer
+    return {
+        "sample_rate": RATE,
+        "channels": 1,
+        "frame_rate": RATE / FRAME,
+        "seanet": {
+            "channels": 1,
+            "dimension": config.width,
+            "causal": True,
+            "n_filters": config.filters,
+            "n_residual_layers": 1,
+            "activation": "ELU",
+            "compress": config.compress,
+            "dilation_base": 2,
+            "disable_norm_outer_blocks": 0,
+            "kernel_size": config.kernel,
+            "residual_kernel_size": config.residual_kernel,
+            "last_kernel_size": config.last_kernel,
+            "norm": "none",
+            "pad_mode": "constant",
+            "ratios": list(config.ratios),
+            "true_skip": True,
+        },
+        "transformer": {
+            "d_model": trunk.width,
+            "num_heads": trunk.heads,
+            "num_layers": trunk.layers,
+            "causal": True,
+            "context": trunk.context,
+            "conv_layout": True,
+            "max_period": trunk.max_period,
+            "gating": "none",
+            "norm": "layer_norm",
+            "positional_embedding": "rope",
+            "dim_feedforward": trunk.hidden,
+            "input_dimension": config.width,
+            "output_dimensions": [config.width],
+        },
+        "quantizer": {
+            "dimension": config.codebook_width,
+            "n_q": config.codebooks_in_file,
+            "bins": config.codebook_size,
+            "input_dimension": config.width,
+            "output_dimension": config.width,
+        },
+    }
 
 
 def _feedforward(config: TransformerConfig) -> int:

@@ -6,6 +6,7 @@ interrupt.
 
 from __future__ import annotations
 
+import json
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
@@ -13,11 +14,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..checkpoints.load import Files
+import mlx.core as mx
+
+from ..checkpoints.hf_names import CODEC, mimi_from_hf
+from ..checkpoints.load import Files, read_weights
 from ..frame import MoshiError
-from .describe import describe
+from .describe import describe, describe_codec
 from .formats import Format
-from .writer import disk_error
+from .writer import TensorWriter, disk_error
 
 _LORA = ("lora", "lora_name", "lora_rank", "lora_scaling")  # merged into the weights that were read
 _KINDS = {  # role of a companion → its key in config.json and the name that it gets if its own is taken
@@ -56,17 +60,48 @@ def destination(path: Path, source: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def companions(files: Files, weights: str) -> dict[str, tuple[Path, str]]:
-    """By role: codec, tokenizer and the codec's configuration, where they are, and what they are called in DEST."""
-    found = {"mimi": files.mimi, "tokenizer": files.tokenizer}
-    if name := (files.raw or {}).get("mimi_config_name"):
+def companions(files: Files, weights: str) -> dict[str, tuple[Path | None, str]]:
+    """By role: codec, tokenizer and the codec's configuration; where they are (None: in the weights of the source) and
+    what they are called in DEST.
+    """
+    inside = files.mimi == files.weights
+    found: dict[str, Path | None] = {"mimi": None if inside else files.mimi, "tokenizer": files.tokenizer}
+    if inside:
+        found["mimi_config"] = None
+    elif name := (files.raw or {}).get("mimi_config_name"):
         found["mimi_config"] = files.located.file(name)
     taken, result = {weights, "config.json"}, {}
     for kind, path in found.items():
-        name = path.name if path.name not in taken else _KINDS[kind][1]
+        name = path.name if path is not None and path.name not in taken else _KINDS[kind][1]
         taken.add(name)
         result[kind] = (path, name)
     return result
+
+
+def write_companions(files: Files, names: Mapping[str, tuple[Path | None, str]], folder: Path) -> None:
+    """Copies them, byte for byte; a codec in the weights of the source becomes a file in the published layout."""
+    for path, name in names.values():
+        if path is not None:
+            _copy(path, folder / name)
+    if names["mimi"][0] is None:
+        tensors = _inner_codec(files)
+        with TensorWriter(folder / names["mimi"][1], {k: (v.dtype, tuple(v.shape)) for k, v in tensors.items()}) as out:
+            for name, value in tensors.items():
+                out.write(name, value)
+        write_json(folder / names["mimi_config"][1], describe_codec(files.config.mimi))
+
+
+def companions_size(files: Files, names: Mapping[str, tuple[Path | None, str]]) -> int:
+    """Bytes that they take."""
+    size = sum(path.stat().st_size for path, _ in names.values() if path is not None)
+    return size + (sum(v.nbytes for v in _inner_codec(files).values()) if names["mimi"][0] is None else 0)
+
+
+def _inner_codec(files: Files) -> dict[str, mx.array]:
+    """The codec that lies in the file of the language model, lazily."""
+    tensors = read_weights(files)
+    own = {name.removeprefix(CODEC): value for name, value in tensors.items() if name.startswith(CODEC)}
+    return mimi_from_hf(own, files.config.mimi)
 
 
 def check_space(folder: Path, nbytes: int) -> None:
@@ -78,12 +113,9 @@ def check_space(folder: Path, nbytes: int) -> None:
         )
 
 
-def copy(path: Path, target: Path) -> None:
-    """A companion, byte for byte; MoshiError if the disk does not take it."""
-    try:
-        shutil.copyfile(path, target)
-    except OSError as error:
-        raise disk_error(target, error) from None
+def write_json(path: Path, data: Mapping[str, Any]) -> None:
+    """A small JSON file."""
+    write_text(path, json.dumps(data, indent=1) + "\n")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -98,8 +130,15 @@ def write_text(path: Path, text: str) -> None:
         beside.unlink(missing_ok=True)
 
 
+def _copy(path: Path, target: Path) -> None:
+    try:
+        shutil.copyfile(path, target)
+    except OSError as error:
+        raise disk_error(target, error) from None
+
+
 def config_json(
-    files: Files, weights: str, names: Mapping[str, tuple[Path, str]], quantization: Mapping[str, Any]
+    files: Files, weights: str, names: Mapping[str, tuple[Path | None, str]], quantization: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The result's config.json: the source's, or one that says in full what the source left unsaid."""
     raw = files.raw if files.raw and ("dim" in files.raw or "delays" in files.raw) else {}

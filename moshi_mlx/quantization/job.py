@@ -2,129 +2,41 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
 import resource
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 
-from ..checkpoints.load import Files, Moshi, load, open_checkpoint
-from ..frame import MoshiError, Pcm
-from ..models.lm import Logits
-from . import auto
-from .calibration import FRAMES, SEQUENCES, calibrate
+from ..checkpoints.load import load
+from ..frame import MoshiError
 from .convert import Progress, convert, file_plan, restored, specs
-from .folder import check_space, companions, config_json, copy, destination, quantization_object, write_text
-from .formats import KEPT_BYTES, Cost, Matrix, Plan, cost, matrices
-from .measure import Codes, Loss, compare, dense, impose, imposed, logits
+from .folder import (
+    check_space,
+    companions,
+    companions_size,
+    config_json,
+    destination,
+    quantization_object,
+    write_companions,
+    write_json,
+    write_text,
+)
+from .formats import Plan
+from .measure import compare, dense, logits
 from .plot import Point, drawing
 from .recipes import AUTO, RECIPES, WEIGHTS, plan
 from .report import Row, Table, card, errors_table, loss_json, recipes_table, row_json, streams_table
+from .work import PROVE, Calibration, Say, Target, Work
 
-CHOOSE, PROVE = 0, 1  # seeds: what `auto` chooses by is not what the result is measured on
 CURVE = (3.6, 4.0, 4.5, 5.0, 5.5, 6.0, 7.0, 8.5)  # budgets of `auto` in a comparison, bits a weight
-Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """What the model is measured on. sounds: 24 kHz; none: the model's own voice."""
-
-    sounds: Sequence[Pcm] = ()
-    sequences: int = SEQUENCES
-    frames: int = FRAMES
-
-    def __str__(self) -> str:
-        heard = f"the model's answers to {len(self.sounds)} given sounds" if self.sounds else "talk of the model's own"
-        return f"{self.sequences} × {self.frames} frames of {heard}"
-
-
-@dataclass(frozen=True)
-class Target:
-    """`auto`'s budget, one of the two."""
-
-    bits: float | None = None
-    gigabytes: float | None = None
-
-    def budget(self, parts: Sequence[Matrix], others: int) -> auto.Budget:
-        """In bytes."""
-        if self.bits is not None:
-            return auto.bits_budget(self.bits, parts)
-        assert self.gigabytes is not None
-        return auto.size_budget(self.gigabytes * 1e9, parts, others)
-
-
-class Work:
-    """A source, read anew for each step, so that no step holds what another needs."""
-
-    def __init__(self, source: str | Path | None, calibration: Calibration, say: Say, offline: bool = False) -> None:
-        self.files: Files = open_checkpoint(source, offline=offline)
-        self.calibration, self.say, self._offline, self._source = calibration, say, offline, source
-        lm = self.lazy().lm
-        self.config, self.parts = lm.config, matrices(lm)
-        values = sum(value.size for value in restored(lm).values())
-        self.others = KEPT_BYTES * (values - sum(part.weights for part in self.parts))
-        self._sensitivity: dict[str, dict[int, float]] | None = None
-        self._trials: dict[tuple[tuple[str, str], ...], float] = {}
-
-    def lazy(self) -> Moshi:
-        """The source, its weights still in the file."""
-        return load(self._source, lazy=True, offline=self._offline)
-
-    def cost(self, chosen: Plan) -> Cost:
-        """Of a plan."""
-        return cost(chosen, self.parts, self.config, self.others)
-
-    def reference(self, seed: int) -> tuple[Codes, Logits]:
-        """Codes to measure on, and what the source predicts there."""
-        moshi = self.lazy()
-        lm = dense(moshi.lm)
-        c = self.calibration
-        codes = calibrate(moshi, lm, c.sounds, seed, c.sequences, c.frames)
-        return codes, logits(lm, codes)
-
-    def loss(self, chosen: Plan, codes: Codes, reference: Logits) -> Loss:
-        """Of a plan, without writing a file."""
-        lm = dense(self.lazy().lm)
-        impose(lm, chosen)
-        return compare(reference, logits(lm, codes))
-
-    def choose(self, target: Target) -> Plan:
-        """`auto`: the best plan within the budget."""
-        budget = target.budget(self.parts, self.others)
-        codes, reference = self.reference(CHOOSE)
-        of = auto.parts(self.parts)
-        if self._sensitivity is None:
-            self._sensitivity = self._measure_parts(of, codes, reference)
-        family = auto.candidates(auto.path(of, self._sensitivity, budget.nbytes), self.parts, budget)
-        best, least = {}, float("inf")
-        for index, (name, chosen) in enumerate(family.items()):
-            key = tuple(sorted((matrix, str(how)) for matrix, how in chosen.items()))
-            if key not in self._trials:
-                self._trials[key] = self.loss(chosen, codes, reference).total
-            self.say(f"auto: plan {index + 1} of {len(family)} ({name}): loss {self._trials[key]:.4f} nats a frame")
-            if self._trials[key] < least:
-                best, least = dict(chosen), self._trials[key]
-        return best
-
-    def _measure_parts(self, of: Sequence[auto.Part], codes: Codes, reference: Logits) -> dict[str, dict[int, float]]:
-        lm = dense(self.lazy().lm)
-        result: dict[str, dict[int, float]] = {}
-        for index, part in enumerate(of):
-            result[part.name] = losses = {}
-            for bits in auto.BITS:
-                with imposed(lm, part.plan(bits)):
-                    losses[bits] = compare(reference, logits(lm, codes)).total
-            told = ", ".join(f"{bits}: {loss:.4f}" for bits, loss in losses.items())
-            self.say(f"sensitivity: part {index + 1} of {len(of)} ({part.name}), loss by bits {told}")
-        return result
+KV8 = "8-bit keys and values alone"
+Found = tuple[dict[str, Any], list[tuple[str, Table]]]  # a run as plain data and as tables
 
 
 def quantize(
@@ -138,76 +50,83 @@ def quantize(
     calibration: Calibration | None = None,
     measure: bool = True,
     offline: bool = False,
-) -> tuple[dict[str, Any], list[tuple[str, Table]]]:
-    """Makes DEST; gives the run as plain data (which DEST holds as report.json) and as tables.
+) -> Found:
+    """Makes DEST, which also holds what is given back, as report.json and in its card.
 
     recipe: of RECIPES, or "auto" with a target. calibration: None is the default. measure: whether the loss is
-    measured, where memory allows.
+    measured, where memory allows. An interrupt while it is measured leaves DEST whole, its card without the loss.
     """
     work = Work(source, calibration or Calibration(), say, offline)
-    unmeasured = "not wanted" if not measure else _too_large(work)
-    if recipe == AUTO and unmeasured and measure:
+    unmeasured = work.too_large() if measure else "not wanted"
+    if recipe == AUTO and unmeasured:
         raise MoshiError(f"{AUTO} has to measure the model: {unmeasured}; name another recipe")
-    published = recipe != AUTO and RECIPES[recipe].published
-    weights = RECIPES[recipe].weights_name if recipe != AUTO else WEIGHTS
     with destination(dest, work.files.located.folder) as folder:
-        if recipe == AUTO:
-            assert target is not None
-            chosen = work.choose(target)
-        else:
-            chosen = plan(RECIPES[recipe], work.parts)
-        if not chosen:
-            group = RECIPES[recipe].rest.group if published else 32
-            raise MoshiError(
-                f"no matrix of {work.files.weights} has a width that groups of {group} divide; keep it as it is"
-            )
-        began = time.monotonic()
-        mx.reset_peak_memory()
-        tensors = restored(work.lazy().lm)
-        by_file = file_plan(chosen, tensors)
-        kept = [part.name for part in work.parts if part.name not in chosen]
-        names = companions(work.files, weights)
-        _check(work, folder, tensors, by_file, [path for path, _ in names.values()])
-        done = convert(tensors, by_file, folder / weights, progress)
-        for path, name in names.values():
-            copy(path, folder / name)
-        about = quantization_object(recipe, by_file, _in_file(kept, work))
-        write_text(folder / "config.json", json.dumps(config_json(work.files, weights, names, about), indent=1) + "\n")
-        result: dict[str, Any] = {
-            "name": dest.name,
-            "source": str(work.files.located.label),
-            "recipe": recipe,
-            "kept": kept,
-            "cost": asdict(work.cost(chosen)),
-            "seconds": time.monotonic() - began,
-            "peak_resident_bytes": peak_resident(),
-            "peak_array_bytes": mx.get_peak_memory(),
-            "calibration": str(work.calibration),
-            "errors": done.errors,
-            "loss": None,
-            "loss_kv8_alone": None,
-            "unmeasured": unmeasured or "interrupted before the end",
-        }
-        roles = {name: part.role for part in work.parts for name in _in_file([part.name], work)}
-        tables = [
-            ("Size", recipes_table([Row(recipe, work.cost(chosen), None)])),
-            ("Error of the weights", errors_table(done.errors, roles)),
-        ]
+        chosen = _plan(work, recipe, target)
+        result, tables = _make(work, recipe, chosen, folder, progress)
+        result |= {"name": dest.name, "unmeasured": unmeasured or "the measurement was interrupted"}
         _write(folder, result, tables)
-    if unmeasured:
-        return result, tables
-    say("measuring what it costs")
+    if not unmeasured:
+        say("measuring what it costs")
+        _prove(work, chosen, dest, result, tables)
+        _write(dest, result, tables)
+    return result, tables
+
+
+def _plan(work: Work, recipe: str, target: Target | None) -> Plan:
+    if recipe == AUTO:
+        assert target is not None
+        return work.choose(target)
+    chosen = plan(RECIPES[recipe], work.parts)
+    if not chosen:
+        group = RECIPES[recipe].rest.group if RECIPES[recipe].published else 32
+        raise MoshiError(f"groups of {group} divide no width in {work.files.weights}: {recipe} changes nothing there")
+    return chosen
+
+
+def _make(work: Work, recipe: str, chosen: Plan, folder: Path, progress: Progress) -> Found:
+    """Everything but the loss."""
+    began = time.monotonic()
+    mx.reset_peak_memory()
+    weights = WEIGHTS if recipe == AUTO else RECIPES[recipe].weights_name
+    tensors = restored(work.lazy().lm)
+    by_file = file_plan(chosen, tensors)
+    kept = work.in_file([part.name for part in work.parts if part.name not in chosen])
+    names = companions(work.files, weights)
+    nbytes = sum(dtype.size * math.prod(shape) for dtype, shape in specs(tensors, by_file).values())
+    check_space(folder, nbytes + companions_size(work.files, names))
+    errors = convert(tensors, by_file, folder / weights, progress)
+    write_companions(work.files, names, folder)
+    about = quantization_object(recipe, by_file, kept)
+    write_json(folder / "config.json", config_json(work.files, weights, names, about))
+    cost = work.cost(chosen)
+    result: dict[str, Any] = {
+        "source": str(work.files.located.label),
+        "recipe": recipe,
+        "kept": kept,
+        "cost": asdict(cost),
+        "seconds": time.monotonic() - began,
+        "peak_resident_bytes": peak_resident(),
+        "peak_array_bytes": mx.get_peak_memory(),
+        "calibration": str(work.calibration),
+        "errors": errors,
+        "loss": None,
+        "loss_kv8_alone": None,
+    }
+    roles = {name: part.role for part in work.parts for name in work.in_file([part.name])}
+    tables = [("Size", recipes_table([Row(recipe, cost, None)])), ("Error of the weights", errors_table(errors, roles))]
+    return result, tables
+
+
+def _prove(work: Work, chosen: Plan, dest: Path, result: dict[str, Any], tables: list[tuple[str, Table]]) -> None:
+    """Adds the loss of what DEST holds."""
+    recipe, cost = result["recipe"], work.cost(chosen)
     codes, reference = work.reference(PROVE)
     losses = {recipe: compare(reference, logits(load(dest).lm, codes))}
-    if work.cost(chosen).full_kv8 is not None:
-        losses["8-bit keys and values alone"] = compare(reference, logits(dense(work.lazy().lm), codes, 8))
-    result["loss"] = loss_json(losses[recipe])
-    result["loss_kv8_alone"] = loss_json(losses.get("8-bit keys and values alone"))
-    del result["unmeasured"]
-    tables[0] = ("Size and loss", recipes_table([Row(recipe, work.cost(chosen), losses[recipe])]))
+    if cost.full_kv8 is not None:
+        losses[KV8] = compare(reference, logits(dense(work.lazy().lm), codes, 8))
+    result |= {"loss": loss_json(losses[recipe]), "loss_kv8_alone": loss_json(losses.get(KV8)), "unmeasured": None}
+    tables[0] = ("Size and loss", recipes_table([Row(recipe, cost, losses[recipe])]))
     tables.insert(1, ("Loss by stream", streams_table(losses)))
-    _write(dest, result, tables)
-    return result, tables
 
 
 def compare_recipes(
@@ -217,12 +136,12 @@ def compare_recipes(
     *,
     calibration: Calibration | None = None,
     offline: bool = False,
-) -> tuple[dict[str, Any], list[tuple[str, Table]]]:
+) -> Found:
     """Measures every recipe, and `auto` at several budgets, without writing weights. Gives plain data and tables;
     `folder` gets loss.svg and report.json.
     """
     work = Work(source, calibration or Calibration(), say, offline)
-    if too_large := _too_large(work):
+    if too_large := work.too_large():
         raise MoshiError(f"the recipes cannot be compared: {too_large}")
     plans = {name: plan(recipe, work.parts) for name, recipe in RECIPES.items()}
     least = min(work.cost(chosen).frame_bits for chosen in plans.values())
@@ -243,7 +162,7 @@ def compare_recipes(
     except OSError as error:
         raise MoshiError(f"{folder} cannot be made: {error.strerror}; name another folder") from None
     write_text(folder / "loss.svg", drawing(f"{work.files.located.label}: what each recipe costs", points))
-    write_text(folder / "report.json", json.dumps(result, indent=1) + "\n")
+    write_json(folder / "report.json", result)
     return result, [("Recipes", recipes_table(rows))]
 
 
@@ -260,26 +179,6 @@ def _point(row: Row) -> Point:
     return Point(family, row.name.replace("uniform-", "").replace("auto ", ""), row.cost.frame, row.loss.total)
 
 
-def _too_large(work: Work) -> str | None:
-    """Why the source cannot be measured here, if it cannot."""
-    needs = work.cost({}).nbytes
-    has = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if needs < 0.8 * has:
-        return None
-    return f"the source takes {needs / 1e9:.1f} GB of memory, this machine has {has / 1e9:.1f}"
-
-
-def _in_file(names: Sequence[str], work: Work) -> list[str]:
-    """Names of matrices in the file, where the audio tables are apart."""
-    tables = [f"audio_embs.{k}" for k in range(work.config.n_q)]
-    return [one for name in names for one in (tables if name == "audio_emb" else [name])]
-
-
-def _check(work: Work, folder: Path, tensors: dict[str, mx.array], by_file: Any, others: Sequence[Path]) -> None:
-    weights = sum(dtype.size * math.prod(shape) for dtype, shape in specs(tensors, by_file).values())
-    check_space(folder, weights + sum(path.stat().st_size for path in others))
-
-
 def _write(folder: Path, result: dict[str, Any], tables: Sequence[tuple[str, Table]]) -> None:
-    write_text(folder / "report.json", json.dumps(result, indent=1) + "\n")
+    write_json(folder / "report.json", result)
     write_text(folder / "README.md", card(result, tables))

@@ -43,9 +43,9 @@ class TensorWriter:
     The file is whole when the `with` block ends without an exception; what is there before that is worth nothing.
     """
 
-    def __init__(self, path: Path, specs: Mapping[str, Spec], metadata: Mapping[str, str]) -> None:
+    def __init__(self, path: Path, specs: Mapping[str, Spec]) -> None:
         self.path = path
-        entries: dict[str, object] = {"__metadata__": dict(metadata)}
+        entries: dict[str, object] = {"__metadata__": {"format": "mlx"}}
         position, self._at, self._end = 0, {}, {}
         for name, (dtype, shape) in specs.items():
             end = position + math.prod(shape) * dtype.size
