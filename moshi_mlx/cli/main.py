@@ -14,6 +14,7 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from typing import NoReturn
 
 from .. import __version__
 from ..frame import MoshiError
@@ -68,7 +69,7 @@ def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point of `moshi-mlx`; gives the exit status."""
+    """Runs the command line; gives the exit status."""
     words = list(sys.argv[1:] if argv is None else argv)
     warnings.showwarning = _show_warning
     args = build_parser().parse_args(words[:1])
@@ -86,5 +87,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2 if isinstance(error, UsageError) else 1
 
 
+def entry() -> NoReturn:
+    """`moshi-mlx` as a process of its own, which ends at once when all is done and written.
+
+    MLX and the sound libraries release what belongs to their threads a moment after Python has joined these; an
+    interpreter that is being taken down meanwhile aborts.
+    """
+    status = main()
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except OSError:  # the reader has gone
+        status = status or 1
+    os._exit(status)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    entry()

@@ -123,7 +123,7 @@ def _meters(view: View, width: int) -> list[Text]:
 
 
 def _meter(who: str, level: float, name: str, rate: int, width: int) -> Text:
-    length = max(8, min(40, width - 36))
+    length = max(8, min(30, width - 40))
     share = min(1.0, max(0.0, 1 - level / FLOOR_DB))
     full, part = divmod(round(share * length * 8), 8)
     bar = ("█" * full + (EIGHTHS[part] if part else "")).ljust(length, "·")
