@@ -16,7 +16,7 @@ from typing import Any
 
 import mlx.core as mx
 
-from ..checkpoints.hf_names import CODEC, mimi_from_hf
+from ..checkpoints.hf_names import CODEC, is_hf_mimi, mimi_from_hf
 from ..checkpoints.load import Files, read_weights
 from ..frame import MoshiError
 from .describe import describe, describe_codec
@@ -101,7 +101,7 @@ def _inner_codec(files: Files) -> dict[str, mx.array]:
     """The codec that lies in the file of the language model, lazily."""
     tensors = read_weights(files)
     own = {name.removeprefix(CODEC): value for name, value in tensors.items() if name.startswith(CODEC)}
-    return mimi_from_hf(own, files.config.mimi)
+    return mimi_from_hf(own, files.config.mimi) if is_hf_mimi(own) else own
 
 
 def check_space(folder: Path, nbytes: int) -> None:
