@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from .models.mimi import MimiState
 from .models.sampling import Sampling
 
 BEST = "very_good"
+PRACTICE = 3  # frames: kernels are built in the first, nothing is new in the third
 MAX_FRAMES = 1 << 30  # positions are int32, two a frame in the codec: 2.7 years
 
 
@@ -74,6 +76,19 @@ class Session:
         config = self.moshi.config.lm
         initial = mx.array([config.initial[1 + config.dep_q :]], mx.int32)
         self.state.unsaid = self._text(int(self._finish(self._sample(initial))[0]))
+
+    def warm_up(self, progress: Callable[[float], None] = lambda done: None) -> None:
+        """Traces and builds all that any later frame needs, then starts anew. Tells the fraction done."""
+        ring, user = self.state.lm.transformer, mx.zeros((1, self.moshi.config.lm.user_q), mx.int32)
+        turns = ring.turns()
+        for done in range(PRACTICE):
+            self.step(np.zeros(FRAME, np.float32))
+            progress((done + 1) / (PRACTICE + len(turns)))
+        for done, offset in enumerate(turns):
+            ring.offset = offset  # as if so many frames had passed: traced, never evaluated
+            self._sample(user)
+            progress((PRACTICE + done + 1) / (PRACTICE + len(turns)))
+        self.reset()
 
     def step(self, pcm: Pcm) -> Reply:
         """One user frame, float32 (1920,) in [−1, 1] → Moshi's frame (see `frame.Reply`). A sample that is no

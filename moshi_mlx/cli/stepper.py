@@ -12,9 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-import numpy as np
-
-from ..frame import FRAME
 from .options import sampling_from
 
 if TYPE_CHECKING:
@@ -22,7 +19,6 @@ if TYPE_CHECKING:
     from ..session import Session
 
 Progress = Callable[[str, float | None], None]
-WARM_UP = 3  # frames: the kernels are built in the first, and nothing is new in the third
 PORTION = 64 << 20  # bytes of weights read before the progress is told
 
 
@@ -62,17 +58,16 @@ class SessionFactory:
     def __call__(self, progress: Progress) -> Session:
         """Loads, warms up, makes the session."""
         progress("import", None)
+        from ..models.cache import leaves
+        from ..models.memory import limit_memory, nbytes
         from ..session import Session
 
         args = self._args
         moshi = _load(args.model, args.offline, progress)
         progress("warm up", 0.0)
-        practice = Session(moshi, seed=0, kv_bits=self._kv_bits)
-        for frame in range(WARM_UP):
-            practice.step(np.zeros(FRAME, np.float32))
-            progress("warm up", (frame + 1) / WARM_UP)
-        del practice
         session = Session(moshi, args.seed, sampling_from(args, moshi.config.sampling), self._kv_bits)
+        limit_memory(nbytes([moshi.lm.parameters(), moshi.mimi.parameters(), leaves(session.state)]))
+        session.warm_up(lambda done: progress("warm up", done))
         if self.on_ready is not None:
             self.on_ready(session)
         return session

@@ -16,7 +16,7 @@ import numpy as np
 from ..frame import MoshiError
 from .config import TransformerConfig
 
-READ_STEP = 256  # before a ring has filled, attention reads its used part, rounded up to this many slots
+READ_LEAST = 256  # before a ring has filled, attention reads its used part, rounded up to this many slots times 2ⁿ
 
 
 def _slots(state: Any) -> Iterator[tuple[Any, Any, Any]]:
@@ -50,6 +50,15 @@ def _put(state: Any, values: list[Any], wanted: Callable[[Any], bool]) -> None:
             setattr(owner, key, value)
 
 
+def twin(state: Any) -> Any:
+    """A state of its own with the same leaves."""
+    if isinstance(state, list):
+        return [twin(value) for value in state]
+    if is_dataclass(state) and not isinstance(state, type):
+        return type(state)(**{field.name: twin(getattr(state, field.name)) for field in fields(state)})
+    return state
+
+
 def replace(state: Any, arrays: list[mx.array]) -> None:
     """Puts `arrays` where `leaves` found the old ones."""
     _put(state, arrays, lambda value: isinstance(value, mx.array))
@@ -68,7 +77,7 @@ class Step:
     slot: mx.array  # int32 (1,), its place in the ring
     whole: bool  # the T slots lie side by side, no wrap inside the call
     used: int  # slots that are read
-    mask: mx.array  # bool (T, used)
+    mask: mx.array | None  # bool (T, used); None: everything is visible
 
 
 @dataclass
@@ -126,7 +135,9 @@ class QuantizedRing:
         scores = mx.quantized_matmul(rows, keys[0], keys[1], keys[2], transpose=True, **how).reshape(
             batch, heads, steps, step.used
         )
-        weights = mx.softmax(mx.where(step.mask, scores, -mx.inf), axis=-1, precise=True)
+        if step.mask is not None:
+            scores = mx.where(step.mask, scores, -mx.inf)
+        weights = mx.softmax(scores, axis=-1, precise=True)
         weights = weights.reshape(*rows.shape[:3], step.used)
         return mx.quantized_matmul(weights, values[0], values[1], values[2], transpose=False, **how).reshape(
             batch, heads, steps, size
@@ -171,28 +182,48 @@ class TransformerState:
         )
         return cls(rings, mx.array(0, mx.int32), 0, config.context, slots)
 
+    def way(self, steps: int) -> tuple[int, bool, bool]:
+        """What the next call of `steps` positions depends on besides arrays: slots that are read, whether those written
+        lie side by side, whether some that are read must not be seen."""
+        end = self.offset + steps
+        used = READ_LEAST
+        while used < min(end, self.slots):
+            used *= 2
+        full = steps == 1 and end >= self.slots == self.context
+        return min(used, self.slots), self.offset % self.slots + steps <= self.slots, not full
+
+    def turns(self) -> list[int]:
+        """Offsets, of calls of one position, at which `way` changes."""
+        offsets, used = [0], READ_LEAST
+        while used < self.slots - 1:
+            offsets.append(used)
+            used *= 2
+        return [*offsets, self.slots - 1]
+
     def begin(self, steps: int) -> Step:
         """Opens a call of `steps` positions."""
-        if self.context + steps - 1 > self.slots:
-            self._grow(_capacity(self.context, steps))
-        end = self.offset + steps
-        used = self.slots if end > self.slots else min(self.slots, -(-end // READ_STEP) * READ_STEP)
-        last = self.position + (steps - 1)
-        held = (
-            last - (last - mx.arange(used)) % self.slots
-        )  # the absolute position that each slot holds after this call
-        age = (self.position + mx.arange(steps))[:, None] - held
-        mask = (age >= 0) & (age < self.context) & (held >= 0)
+        self.fit(steps)
+        used, whole, masked = self.way(steps)
         slot = (self.position % self.slots).reshape(1)
-        return Step(self.position, slot, self.offset % self.slots + steps <= self.slots, used, mask)
+        mask = None
+        if masked:
+            last = self.position + (steps - 1)
+            held = last - (last - mx.arange(used)) % self.slots  # the absolute position in each slot after this call
+            age = (self.position + mx.arange(steps))[:, None] - held
+            mask = (age >= 0) & (age < self.context) & (held >= 0)
+        return Step(self.position, slot, whole, used, mask)
 
     def end(self, steps: int) -> None:
         """Closes the call."""
         self.position = self.position + steps
         self.offset += steps
 
-    def _grow(self, slots: int) -> None:
-        """A larger ring with the same positions in it; places with no position keep anything, the mask hides them."""
+    def fit(self, steps: int) -> None:
+        """Makes room for a call of `steps` positions; a larger ring keeps the same positions. Places with no position
+        hold anything, the mask hides them."""
+        if self.context + steps - 1 <= self.slots:
+            return
+        slots = _capacity(self.context, steps)
         take = np.zeros(slots, np.int32)
         seen = np.arange(max(0, self.offset - min(self.slots, slots)), self.offset)
         take[seen % slots] = seen % self.slots

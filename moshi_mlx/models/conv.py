@@ -27,9 +27,9 @@ class FirstTail:
 
 
 class Conv1d(nn.Module):
-    """y[n] = b + Σ_j W[j] x[n·stride − (kernel − stride) + j]; the past before the stream is zero, or its first input (`replicate`).
+    """y[n] = b + Σ_j W[j] x[n·stride − (kernel − stride) + j]: one product over overlapping windows, a view of x.
 
-    One matrix product over overlapping windows, a view of the input. weight: (kernel · inputs, outputs).
+    The past before the stream is zero, or its first input (`replicate`). weight: (kernel · inputs, outputs).
     """
 
     def __init__(

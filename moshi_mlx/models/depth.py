@@ -51,7 +51,7 @@ class Slice(nn.Module):
 
 
 class Positions:
-    """Keys and values of one layer over the codebooks so far, in buffers for `total` of them: each is written once, and nothing is copied."""
+    """Keys and values of one layer over the codebooks so far, in buffers for `total`: nothing is copied twice."""
 
     def __init__(self, total: int) -> None:
         self._total, self._seen = total, 0

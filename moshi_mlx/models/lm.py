@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ..frame import MoshiError
 from .cache import TransformerState
+from .compiled import Compiled
 from .config import LmConfig
 from .delays import Columns, shift, unshift
 from .depth import Depth, embed
@@ -79,6 +80,7 @@ class Lm(nn.Module):
             self.depformer = Depth(config)
         if config.conditioners:
             self.condition_provider = ConditionProvider(config)
+        self.live = Compiled(self._step, 1)
 
     @property
     def dtype(self) -> mx.Dtype:
@@ -119,8 +121,10 @@ class Lm(nn.Module):
 
     def step(self, user: mx.array, state: LmState, sampling: Sampling, condition: mx.array | None = None) -> mx.array:
         """One live step: the user's codes of the frame before, (B, user_q) → text token and codebooks sampled,
-        int32 (B, 1 + dep_q), lazily.
-        """
+        int32 (B, 1 + dep_q), lazily."""
+        return self.live(state, user, condition, sampling=sampling)
+
+    def _step(self, state: LmState, user: mx.array, condition: mx.array | None, sampling: Sampling) -> mx.array:
         config = self.config
         tokens = state.columns.inputs(user, config)
         z = self.temporal(tokens[..., None], state.transformer, condition)[:, 0]

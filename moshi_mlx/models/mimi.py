@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from ..frame import FRAME, MoshiError
 from .cache import TransformerState
+from .compiled import Compiled
 from .config import MimiConfig
 from .conv import Conv1d, Tail, Upsample
 from .rvq import SplitQuantizer
@@ -76,6 +77,7 @@ class Mimi(nn.Module):
         self.upsample = Upsample(config.width, LATENTS)
         self.decoder_transformer = TransformerHolder(config)
         self.decoder = Decoder(config)
+        self.live_encode, self.live_decode = Compiled(self._encode, LATENTS), Compiled(self._decode, LATENTS)
 
     def make_state(self, batch: int = 1) -> MimiState:
         """An empty state for one stream of `batch` parallel signals."""
@@ -131,11 +133,19 @@ class Mimi(nn.Module):
         return self.downsample(x, state.downsample)
 
     def encode_frames(self, pcm: mx.array, state: EncoderState) -> mx.array:
-        """pcm (B, 1,920·T, 1) → codes (B, codebooks, T), lazily."""
-        return self.quantizer.encode(self.latents(pcm, state))
+        """pcm (B, 1,920·T, 1) → codes (B, codebooks, T), lazily. A single frame is compiled."""
+        encode = self.live_encode if pcm.shape[1] == FRAME else self._encode
+        return encode(state, pcm)
 
     def decode_frames(self, codes: mx.array, state: DecoderState) -> mx.array:
-        """codes (B, codebooks, T) → pcm (B, 1,920·T, 1), lazily."""
+        """codes (B, codebooks, T) → pcm (B, 1,920·T, 1), lazily. A single frame is compiled."""
+        decode = self.live_decode if codes.shape[2] == 1 else self._decode
+        return decode(state, codes)
+
+    def _encode(self, state: EncoderState, pcm: mx.array) -> mx.array:
+        return self.quantizer.encode(self.latents(pcm, state))
+
+    def _decode(self, state: DecoderState, codes: mx.array) -> mx.array:
         x = self.upsample(self.quantizer.decode(codes), state.upsample)
         x = self.decoder_transformer.transformer(x, state.transformer)
         return self.decoder(x, state.seanet)

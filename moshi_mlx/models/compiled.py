@@ -1,0 +1,66 @@
+"""`mx.compile` for functions of a streaming state.
+
+A frame has fixed shapes, except that a ring is read in longer parts while it fills: a function is traced once for each
+way of reading, and ring positions are arrays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from functools import cache
+from typing import Any
+
+import mlx.core as mx
+
+from .cache import leaves, replace, twin
+
+
+class Compiled:
+    """`function(state, *arrays, **options)`, which changes the state and gives arrays, compiled.
+
+    state: its `transformer` is a TransformerState, all its other leaves are arrays. Options are hashable. What else the
+    function reads (the weights) must be evaluated before the first call and never change. traces: how often the
+    function ran in Python.
+    """
+
+    def __init__(self, function: Callable[..., Any], steps: int) -> None:
+        """steps: positions of the transformer a call."""
+        self._function, self._steps = function, steps
+        self._traced: dict[Hashable, Callable[..., Any]] = {}
+        self.traces = 0
+
+    def __call__(self, state: Any, *arrays: mx.array | None, **options: Hashable) -> Any:
+        settle()
+        ring = state.transformer
+        ring.fit(self._steps)
+        key = (ring.way(self._steps), ring.slots, ring.context, type(ring.rings[0]), *options.values())
+        if key not in self._traced:
+            self._traced[key] = self._compile(twin(state), options)
+        result, new = self._traced[key](leaves(state), *arrays)
+        replace(state, new)
+        ring.offset += self._steps
+        return result
+
+    def _compile(self, model: Any, options: dict[str, Hashable]) -> Callable[..., Any]:
+        """A compiled function of leaves and arrays → (result, new leaves). model: a state with the plain values of
+        this way, to be kept."""
+        replace(model, [mx.array(0)] * len(leaves(model)))  # a trace must not keep a conversation's arrays alive
+
+        def run(old: list[mx.array], *arrays: mx.array | None) -> tuple[Any, list[mx.array]]:
+            self.traces += 1
+            state = twin(model)
+            replace(state, old)
+            result = self._function(state, *arrays, **options)
+            return result, leaves(state)
+
+        return mx.compile(run)
+
+
+@cache
+def settle() -> None:
+    """Turns `mx.compile` off where it cannot work: on a CPU, MLX compiles with g++ while it runs."""
+    if mx.default_device().type == mx.DeviceType.cpu:
+        try:
+            mx.eval(mx.compile(lambda x: mx.exp(x) + 1)(mx.zeros(1)))
+        except RuntimeError:
+            mx.disable_compile()

@@ -1,0 +1,29 @@
+"""How much memory MLX may keep: bounded, so that neither the model is paged out nor the machine starved."""
+
+from __future__ import annotations
+
+import platform
+from typing import Any
+
+import mlx.core as mx
+from mlx.utils import tree_flatten
+
+ROOM = 1 << 30  # bytes to wire beside weights and states: a frame's temporaries
+CACHE = 256 << 20  # bytes of freed buffers that MLX may keep for reuse; a frame needs a tenth
+
+
+def nbytes(tree: Any) -> int:
+    """Bytes of the arrays in a tree of lists and dictionaries, such as a module's parameters."""
+    leaves: Any = tree_flatten(tree)
+    return sum(leaf.nbytes for _, leaf in leaves if isinstance(leaf, mx.array))
+
+
+def limit_memory(held: int) -> int:
+    """Keeps `held` bytes (weights and states) and some room resident where the system can (macOS 15 and later, never
+    more than it recommends), and the cache of freed buffers small. Gives the wired limit, 0 where there is none."""
+    mx.set_cache_limit(CACHE)
+    if not mx.metal.is_available() or int(platform.mac_ver()[0].partition(".")[0] or 0) < 15:
+        return 0
+    wired = min(held + ROOM, int(mx.device_info()["max_recommended_working_set_size"]))
+    mx.set_wired_limit(wired)
+    return wired
