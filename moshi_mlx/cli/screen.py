@@ -24,11 +24,11 @@ HOT_DB = -3.0  # a meter above this is about to clip
 SAYS = {"moshi": "Moshi", "you": "you", "note": "·"}
 STYLES = {"moshi": "", "you": "cyan", "note": "dim"}
 KEYS = (
-    ("m", "mute", "Moshi hears silence, and goes on talking"),
-    ("space", "talk", "push-to-talk: Moshi hears you until the next space"),
-    ("p", "pause", "stop the clock on both sides; again to go on"),
-    ("h", "help", "this page; again to leave it"),
-    ("q", "quit", "end, with a summary (Ctrl-C does the same)"),
+    ("m", "mute", "Moshi hears silence and goes on"),
+    ("space", "talk", "push-to-talk: talk, until the next space"),
+    ("p", "pause", "stop the clock on both sides, or go on"),
+    ("h", "help", "this page, or leave it"),
+    ("q", "quit", "end, with a summary (so does Ctrl-C)"),
     ("r", "reset", "begin the conversation anew"),
     ("b", "mark", "a bookmark in the recording"),
     ("d", "devices", "open microphone and loudspeaker again"),
@@ -37,7 +37,7 @@ LEAST_TALK = 4  # lines kept for the conversation
 EIGHTHS = " ▏▎▍▌▋▊▉"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class View:
     """All that the screen shows.
 
@@ -65,17 +65,17 @@ def render(view: View, width: int, height: int) -> list[Text]:
     """The screen."""
     top = [_header(view, width)]
     if view.banner:
-        top += _banner(view.banner, width, 2 if height > 20 else 1)
+        top += _most(view.banner, "magenta", width, 2 if height > 20 else 1)
     bottom = [Text("─" * width, "dim"), *_meters(view, width)]
-    said = clean(view.advice or view.notice)
-    notice = [Text(said, "bold red" if view.advice else "yellow")] if said else []
+    said = "" if view.help else clean(view.advice or view.notice)
+    notice = _most(said, "bold red" if view.advice else "magenta", width, 3)
     keys = _pack([Text.assemble((key, "bold"), " ", what) for key, what, _ in KEYS], width)
     room = height - len(top) - len(bottom) - len(notice) - 1 - LEAST_TALK
     keys = keys[: 1 if room < 6 else 2]
-    fields = _pack(_fields(view), width)[: max(1, room - len(keys) + 1)]
+    fields = [] if view.help else _pack(_fields(view), width)[: max(1, room - len(keys) + 1)]
     bottom += [*fields, *notice, *keys]
     rows = height - len(top) - len(bottom)
-    middle = _help(width) if view.help else _talk(view, width, rows)
+    middle = _help() if view.help else _talk(view, width, rows)
     middle = middle[-rows:] if rows > 0 and not view.help else middle[: max(0, rows)]
     lines = [*top, *middle, *[Text()] * (rows - len(middle)), *bottom]
     return [_fit(line, width) for line in lines[:height]]
@@ -97,8 +97,9 @@ def _header(view: View, width: int) -> Text:
     return _spread(left, right, width)
 
 
-def _banner(banner: str, width: int, most: int) -> list[Text]:
-    lines = _wrap(Text(banner, "magenta"), width)
+def _most(said: str, style: str, width: int, most: int) -> list[Text]:
+    """A text in so many lines at most."""
+    lines = _wrap(Text(said, style), width) if said else []
     if len(lines) > most:
         lines[most - 1].append(" …")
     return lines[:most]
@@ -193,7 +194,7 @@ def _starting(view: View, width: int) -> list[Text]:
     return [Text(), *done, now]
 
 
-def _help(width: int) -> list[Text]:
+def _help() -> list[Text]:
     return [Text.assemble((f"  {key:<7}", "bold"), what) for key, _, what in KEYS]
 
 

@@ -1,0 +1,192 @@
+"""`moshi-mlx chat` as a person uses it: on a terminal, on a pipe, on sound hardware that is none, and ended at any moment."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import wave
+from pathlib import Path
+
+import numpy as np
+import pulse
+import pytest
+import soundfile
+from terminal_kit import ROOT, Terminal
+
+from moshi_mlx.frame import RATE
+from moshi_mlx.recording.folder import open_recording
+
+CHAT = (sys.executable, "-m", "moshi_mlx.cli.main", "chat")
+QUESTION = ROOT / "examples" / "question.wav"
+MOMENTS = int(os.environ.get("MOSHI_SIGINT_MOMENTS", "2"))  # 20 by command
+
+
+def chat(*words: str, seconds: float = 60.0) -> subprocess.CompletedProcess[str]:
+    """Runs the command on pipes."""
+    return subprocess.run(
+        [*CHAT, *words], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=seconds, cwd=ROOT
+    )
+
+
+@pytest.fixture
+def short(tmp_path: Path) -> Path:
+    """A second of noise."""
+    noise = np.random.default_rng(1).normal(0, 0.05, RATE).astype(np.float32)
+    soundfile.write(tmp_path / "short.wav", noise, RATE)
+    return tmp_path / "short.wav"
+
+
+def test_two_chats_on_a_pipe_differ_unless_seeded_alike(short: Path, tmp_path: Path) -> None:
+    """Random numbers seeded on the main thread, or once a process, made every chat the same. In one process, one after the
+    other, as lines, with files, statistics and a summary."""
+    script = (
+        "import sys; from moshi_mlx.cli import chat; from moshi_mlx.cli.main import main\nchat.FILE_TAIL = 0.5\n"
+        "for name, seed in (('a', '1'), ('b', '1'), ('c', '2')):\n"
+        f"    assert main(['chat', '--device', 'file:{short},{tmp_path}/' + name + '.wav', '--seed', seed,\n"
+        f"        '--record', '{tmp_path}/' + name, '--stats', '{tmp_path}/' + name + '.jsonl']) == 0\n"
+        "import os; sys.stdout.flush(); sys.stderr.flush(); os._exit(0)\n"
+    )
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=90, cwd=ROOT)
+    assert run.returncode == 0, run.stderr
+    assert "scripted demonstration" in run.stderr
+    assert "frames; the model took" in run.stderr
+    assert "\x1b" not in run.stdout + run.stderr
+    said = {name: open_recording(tmp_path / name).codes().text_tokens.tolist() for name in "abc"}
+    least = min(len(tokens) for tokens in said.values())  # a slow machine may drop frames of a live microphone
+    assert least > 12
+    assert said["a"][:12] == said["b"][:12]
+    assert said["a"][:12] != said["c"][:12]
+    summary = json.loads((tmp_path / "a.jsonl").read_text().splitlines()[-1])
+    assert summary["frames"] == len(said["a"])
+    assert summary["state"] == "stopped"
+    sound, rate = soundfile.read(tmp_path / "a.wav")
+    assert rate == RATE
+    assert np.abs(sound).max() > 0
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--device", "hw:0"], "--device takes file:"),
+        (["--device", "file:x.wav", "--input", "a"], "leave --input"),
+        (["--device", f"file:{QUESTION}", "--record", "tests"], "name a new folder"),
+        (["--device", f"file:{QUESTION}", "--stats", "/nowhere/x"], "--stats"),
+        (["--latency", "soon"], "--latency takes"),
+        (["--device", f"file:{QUESTION}", "--text-temperature", "-1"], "temperature"),
+    ],
+)
+def test_wrong_use_is_one_line(words: list[str], says: str) -> None:
+    """A wrong option ended in a traceback, or only after the model was loaded."""
+    run = chat(*words)
+    assert run.returncode in (1, 2)
+    assert says in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+def test_a_file_that_is_none_is_one_line() -> None:
+    """A missing file ended in libsndfile's "System error"."""
+    run = chat("--device", "file:nowhere.wav")
+    assert run.returncode == 1
+    assert "nowhere.wav" in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+def test_the_screen_keys_and_the_terminal_afterwards(tmp_path: Path) -> None:
+    """Keys without effect; after the end no cursor, no echo, or the screen of the chat left behind."""
+    with Terminal([*CHAT, "--device", f"file:{QUESTION},{tmp_path}/out.wav", "--seed", "1"]) as terminal:
+        terminal.wait_for("● live")
+        terminal.press("m")
+        terminal.wait_for("○ muted")
+        terminal.press("m\x1b[A")  # an arrow is no key of ours
+        terminal.press("h")
+        terminal.wait_for("begin the conversation anew")
+        terminal.resize(50, 15)
+        terminal.wait_for("\x1b[15;1H")
+        terminal.press("q")
+        assert terminal.end(5.0) == 0
+        assert terminal.restored()
+        assert b"of conversation" in terminal.output
+    assert soundfile.info(tmp_path / "out.wav").frames > 0
+
+
+def test_other_signals_restore_the_terminal_too() -> None:
+    """A killed chat left a terminal without echo."""
+    with Terminal([*CHAT, "--device", f"file:{QUESTION}"]) as terminal:
+        terminal.wait_for("● live")
+        terminal.process.send_signal(signal.SIGTERM)
+        assert terminal.end(5.0) == 128 + signal.SIGTERM
+        assert terminal.restored()
+
+
+@pytest.mark.parametrize("moment", range(MOMENTS))
+def test_interrupted_at_any_moment(moment: int, tmp_path: Path) -> None:
+    """Ctrl-C hung, took seconds, left a broken terminal or files that do not open (20 moments: MOSHI_SIGINT_MOMENTS=20)."""
+    wait = random.Random(moment).uniform(0.3, 6.0)
+    folder = tmp_path / "rec"
+    words = ["--device", f"file:{QUESTION},{tmp_path}/out.wav", "--record", str(folder)]
+    with Terminal([*CHAT, *words]) as terminal:
+        terminal.read(wait)
+        began = time.monotonic()
+        terminal.press("\x03")
+        status = terminal.end(10.0)
+        took = time.monotonic() - began
+        assert terminal.restored(), terminal.output[-500:]
+        assert status in (0, 130, -signal.SIGINT), (status, terminal.output[-2000:])
+        assert b"Fatal" not in terminal.output
+    print(f"after {wait:.2f} s: status {status}, ended in {took:.2f} s")
+    if status == 0:
+        assert soundfile.info(tmp_path / "out.wav").samplerate == RATE
+        assert open_recording(folder).info.finished
+        for path in folder.glob("*.wav"):
+            with wave.open(str(path)) as file:
+                assert file.getnchannels() == 2
+
+
+def test_speech_in_speech_and_text_out_on_sound_hardware(tmp_path: Path) -> None:
+    """The whole way on PortAudio: a question played into a virtual microphone, Moshi's sound recorded from a virtual
+    loudspeaker, its text read from the screen of a real terminal (tmux)."""
+    assert not pulse.missing()
+    assert shutil.which("tmux")
+    socket, heard = f"moshi-test-{os.getpid()}", tmp_path / "heard.wav"
+    with pulse.sound_system() as environ:
+        tmux = ["tmux", "-L", socket, "-f", "/dev/null"]
+        command = f"{' '.join(CHAT)} --seed 1 --record {tmp_path}/rec; echo status $?; sleep 30"
+        record = ["parec", "--device=spk.monitor", "--file-format=wav", "--rate=24000", "--channels=1", str(heard)]
+        with subprocess.Popen(record, env=environ) as recorder:
+            try:
+                subprocess.run(
+                    [*tmux, "new-session", "-d", "-x", "100", "-y", "30", command], env=environ, cwd=ROOT, check=True
+                )
+                wait_on_screen(tmux, environ, "● live")
+                subprocess.run(["paplay", "--device=mic", str(QUESTION)], env=environ, check=True)
+                text = wait_on_screen(tmux, environ, "you    spoke")
+                assert any("  Moshi  " in line and line[14:].strip() for line in text.splitlines())
+                subprocess.run([*tmux, "send-keys", "q"], env=environ, check=True)
+                assert "status 0" in wait_on_screen(tmux, environ, "status ")
+            finally:
+                subprocess.run([*tmux, "kill-server"], env=environ, check=False)
+                recorder.terminate()
+    sound, _ = soundfile.read(heard)
+    assert np.abs(sound).max() > 0.01
+    recording = open_recording(tmp_path / "rec")
+    assert recording.info.live
+    user, _ = soundfile.read(recording.parts[0])
+    assert np.abs(user[:, 0]).max() > 0.05  # the question came in
+    assert any(piece.text.strip() for piece in recording.pieces())
+
+
+def wait_on_screen(tmux: list[str], environ: dict[str, str], text: str, seconds: float = 60.0) -> str:
+    """The screen, once it shows a text."""
+    end = time.monotonic() + seconds
+    while True:
+        shown = subprocess.run([*tmux, "capture-pane", "-p"], env=environ, capture_output=True, text=True).stdout
+        if text in shown:
+            return shown
+        assert time.monotonic() < end, shown
+        time.sleep(0.2)

@@ -1,0 +1,240 @@
+"""The chat screen, drawn from numbers: sizes, wide letters, what must never be cut off, and what a terminal is sent."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from chat_kit import numbers, view
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rich.text import Text
+
+from moshi_mlx.cli.screen import View, clock, render
+from moshi_mlx.cli.terminal import BEGIN, END, Painter
+from moshi_mlx.cli.transcript import Heard, Line, Transcript
+
+SIZES = ((80, 24), (120, 40), (50, 15))
+LINES = (
+    Line(3, "moshi", "Hello, I am Moshi. What shall we talk about today, you and I, on this fine machine of yours?"),
+    Line(8, "you", "spoke 1.4 s"),
+    Line(
+        10, "moshi", "日本語のテキストはとても長いので折り返しが必要です。そして、もっと長くなります。そして😀終わり。"
+    ),
+    Line(3700, "note", "bookmark"),
+)
+
+
+def busy() -> View:
+    """A conversation with everything in it."""
+    now = numbers(
+        seconds=3712.0,
+        frames=46400,
+        lag_ms=1320.0,
+        target_ms=140.0,
+        frame_p50=43.0,
+        frame_p95=158.0,
+        misses=212,
+        underruns=17,
+        overruns=3,
+        dropped_ms=12480.0,
+        device_ms=22.0,
+        reopened=2,
+        input_level=-23.0,
+        output_level=-1.0,
+        input_name="Ein Mikrofon mit einem sehr langen Namen",
+        output_name="日本語スピーカー",
+        input_rate=48000,
+        output_rate=44100,
+        echo="cancel",
+    )
+    return view(
+        now=now,
+        lines=LINES,
+        title="moshiko-q4",
+        banner="A scripted demonstration that knows a few dozen questions; `moshi-mlx doctor` names the real one.",
+        context=3000,
+        memory="5.1 GB (cache 0.2, peak 5.4)",
+        echo_reason="loudspeaker, by its name",
+        recording=True,
+        advice="lag: some frames take 158 ms; close other programs or take a lighter checkpoint",
+    )
+
+
+def text_of(lines: list[Text]) -> str:
+    return "\n".join(line.plain for line in lines)
+
+
+@pytest.mark.parametrize(("width", "height"), SIZES)
+def test_a_busy_screen_fits_and_keeps_what_matters(width: int, height: int) -> None:
+    """At 50 columns lines wrapped by themselves, pushed the keys off the screen, or left no room for the conversation."""
+    lines = render(busy(), width, height)
+    assert len(lines) == height
+    assert all(line.cell_len <= width for line in lines)
+    shown = text_of(lines)
+    for word in ("Moshi", "● live", "● rec", "1:01:52", "lag 1320 ms", "bookmark", "quit", "lighter checkpoint"):
+        assert word in shown, word
+    if width >= 80:
+        for word in (
+            "misses 212",
+            "underruns 17",
+            "dropped 12480 ms",
+            "the last 04:00",
+            "5.1 GB",
+            "spoke 1.4 s",
+            "reset",
+        ):
+            assert word in shown, word
+
+
+@given(st.integers(1, 140), st.integers(1, 60), st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_any_size_gives_as_many_lines_none_too_wide(width: int, height: int, help_page: bool) -> None:
+    """A window dragged to a sliver ended the chat with an exception in the drawing."""
+    busy_view = busy()
+    lines = render(
+        View(**{**{n: getattr(busy_view, n) for n in busy_view.__slots__}, "help": help_page}), width, height
+    )
+    assert len(lines) == height
+    assert all(line.cell_len <= max(width, 1) for line in lines)
+
+
+def test_help_names_every_key_on_the_smallest_screen() -> None:
+    """The help page was cut off below its fourth line where it was needed most."""
+    shown = text_of(render(view(now=numbers(frames=3), help=True), 50, 15))
+    for key in ("m ", "space", "p ", "r ", "b ", "d ", "h ", "q "):
+        assert f"\n  {key}" in shown, key
+    assert "…" not in shown
+
+
+def test_states_are_words_not_only_colours() -> None:
+    """On a colourless terminal muted and live looked alike."""
+    for known, word in (
+        ({"muted": True}, "muted"),
+        ({"paused": True, "state": "paused"}, "paused"),
+        ({"push_to_talk": True}, "space talks"),
+        ({"push_to_talk": True, "talking": True}, "talking"),
+        ({"state": "reopening"}, "reopening"),
+    ):
+        assert word in render(view(now=numbers(**known)), 80, 24)[0].plain
+
+
+def test_the_start_shows_its_stages_with_progress() -> None:
+    """A 5 GB load was a black screen."""
+    now = numbers(state="starting", stage="load", stage_done=0.43)
+    shown = text_of(render(view(now=now, stages=["import", "load"]), 80, 24))
+    assert "✓ import" in shown
+    assert "… load" in shown
+    assert "43%" in shown
+
+
+def test_control_characters_never_reach_the_terminal() -> None:
+    """A model whose tokens are bytes, or a device with a strange name, could move the cursor or set the window's title."""
+    evil = "\x1b]0;owned\x07\x1b[2J\u202eabc\r\n"
+    transcript = Transcript()
+    transcript.add(Heard(0.0, 0.1, evil, -90.0))
+    transcript.finish()
+    now = numbers(input_name=evil, output_name=evil, frames=5, notice=evil)
+    shown = text_of(render(view(now=now, lines=transcript.lines(), title=evil, notice=evil), 80, 24))
+    assert not set(shown) & set("\x1b\x07\r\u202e")
+
+
+def test_clock_has_hours_only_when_there_are_any() -> None:
+    """An hour-long talk showed 61:01 or 00:00:05."""
+    assert (clock(5), clock(754.9), clock(3661)) == ("00:05", "12:34", "1:01:01")
+
+
+class TestTranscript:
+    def test_words_show_when_their_sound_is_heard(self) -> None:
+        """Text ran ahead of its sound by the whole lag."""
+        transcript = Transcript()
+        transcript.add(Heard(1.0, 1.3, "Hello", -90.0))
+        transcript.advance(1.2)
+        assert transcript.lines() == []
+        transcript.advance(1.3)
+        assert transcript.lines() == [Line(1.3, "moshi", "Hello")]
+
+    def test_turns_make_lines(self) -> None:
+        """Everything Moshi ever said stood in one endless line."""
+        transcript = Transcript()
+        for frame in range(200):
+            second = frame * 0.08
+            text = {10: " Yes", 12: " sir", 100: " Next"}.get(frame, "")
+            transcript.add(Heard(second, second, text, -20.0 if 40 <= frame < 60 else -90.0))
+            transcript.advance(second)
+        transcript.finish()
+        said = [(line.who, line.text) for line in transcript.lines()]
+        assert said == [("moshi", "Yes sir"), ("you", "spoke 1.5 s"), ("moshi", "Next")]
+
+    def test_a_click_is_no_turn(self) -> None:
+        """Every key press in the room made a line."""
+        transcript = Transcript()
+        for frame in range(50):
+            transcript.add(Heard(frame * 0.08, 0.0, "", -20.0 if frame == 10 else -90.0))
+        transcript.finish()
+        assert transcript.lines() == []
+
+    def test_an_endless_talk_stays_bounded(self) -> None:
+        """The display kept every word of an hour-long talk."""
+        transcript = Transcript()
+        for frame in range(20_000):
+            transcript.add(Heard(frame * 3.0, frame * 3.0, "word", -90.0))
+            transcript.advance(frame * 3.0)
+        assert len(transcript.lines()) <= 501
+
+
+class TestPainter:
+    @staticmethod
+    def painted(painter: Painter, read: int, lines: list[Text]) -> str:
+        painter.paint(lines)
+        return os.read(read, 1 << 20).decode() if painter.written else ""
+
+    def test_only_what_changed_is_written(self) -> None:
+        """A full redraw ten times a second is 20 kB/s and flickers."""
+        read, write = os.pipe()
+        painter = Painter(write, colour=True)
+        lines = [Text(f"line {row}") for row in range(24)]
+        first = self.painted(painter, read, lines)
+        assert first.startswith(BEGIN)
+        assert first.endswith(END)
+        before = painter.written
+        painter.paint(lines)
+        assert painter.written == before
+        lines[3] = Text("changed", "red")
+        second = self.painted(painter, read, lines)
+        assert "changed" in second
+        assert "line 4" not in second
+        assert len(second) < 60
+
+    def test_colourless_sends_no_colour(self) -> None:
+        """NO_COLOR was not honoured."""
+        read, write = os.pipe()
+        sent = self.painted(Painter(write, colour=False), read, [Text("x", "bold red")])
+        assert "31m" not in sent
+
+    def test_a_live_screen_is_few_bytes_a_second(self) -> None:
+        """Flicker and a busy terminal: bytes a second were unbounded."""
+        read, write = os.pipe()
+        painter = Painter(write, colour=True)
+        painter.size()
+        base = busy()
+        for tick in range(20):
+            now = numbers(**{**base.now.as_dict(), "seconds": tick / 10, "input_level": -60.0 + 2 * tick})
+            fields = {name: getattr(base, name) for name in base.__slots__}
+            painter.paint(render(View(**{**fields, "now": now}), 80, 24))
+            os.read(read, 1 << 20)
+            if tick == 0:
+                first = painter.written
+        assert (painter.written - first) / 1.9 < 10_000
+
+    def test_a_terminal_that_takes_nothing_is_not_waited_for(self) -> None:
+        """A terminal stopped with Ctrl-S froze the chat, its keys and its end."""
+        _, write = os.pipe()
+        os.set_blocking(write, False)
+        with pytest.raises(BlockingIOError):
+            while True:
+                os.write(write, b"x" * 4096)
+        os.set_blocking(write, True)
+        painter = Painter(write, colour=True)
+        painter.paint([Text("hello")])
+        assert painter.written == 0
