@@ -1,4 +1,6 @@
-"""A terminal for tests: a command on a pseudo-terminal of its own, with keys, signals, and a look at the terminal's modes."""
+"""A terminal for tests: a command on a pseudo-terminal of its own, with keys, signals, and a look at the terminal's
+modes.
+"""
 
 from __future__ import annotations
 
@@ -54,9 +56,9 @@ class Terminal:
         """Reads until a text was written; AssertionError with the output if it does not come."""
         until = time.monotonic() + seconds
         while text.encode() not in self.output:
-            assert time.monotonic() < until and self.process.poll() is None, self.output[-4000:].decode(
-                errors="replace"
-            )
+            shown = self.output[-4000:].decode(errors="replace")
+            assert time.monotonic() < until, shown
+            assert self.process.poll() is None, shown
             self.read(0.05)
 
     def press(self, keys: str) -> None:

@@ -1,4 +1,6 @@
-"""`moshi-mlx chat` as a person uses it: on a terminal, on a pipe, on sound hardware that is none, and ended at any moment."""
+"""`moshi-mlx chat` as a person uses it: on a terminal, on a pipe, on sound hardware that is none, and ended at any
+moment.
+"""
 
 from __future__ import annotations
 
@@ -43,8 +45,9 @@ def short(tmp_path: Path) -> Path:
 
 
 def test_two_chats_on_a_pipe_differ_unless_seeded_alike(short: Path, tmp_path: Path) -> None:
-    """Random numbers seeded on the main thread, or once a process, made every chat the same. In one process, one after the
-    other, as lines, with files, statistics and a summary."""
+    """Random numbers seeded on the main thread, or once a process, made every chat the same. In one process, one
+    after the other, as lines, with files, statistics and a summary.
+    """
     script = (
         "import sys; from moshi_mlx.cli import chat; from moshi_mlx.cli.main import main\nchat.FILE_TAIL = 0.5\n"
         "for name, seed in (('a', '1'), ('b', '1'), ('c', '2')):\n"
@@ -126,7 +129,9 @@ def test_other_signals_restore_the_terminal_too() -> None:
 
 @pytest.mark.parametrize("moment", range(MOMENTS))
 def test_interrupted_at_any_moment(moment: int, tmp_path: Path) -> None:
-    """Ctrl-C hung, took seconds, left a broken terminal or files that do not open (20 moments: MOSHI_SIGINT_MOMENTS=20)."""
+    """Ctrl-C hung, took seconds, left a broken terminal or files that do not open (20 moments:
+    MOSHI_SIGINT_MOMENTS=20).
+    """
     wait = random.Random(moment).uniform(0.3, 6.0)
     folder = tmp_path / "rec"
     words = ["--device", f"file:{QUESTION},{tmp_path}/out.wav", "--record", str(folder)]

@@ -20,7 +20,9 @@ from moshi_mlx.cli.hints import advice, bluetooth_hint, choose_echo, is_headphon
     ],
 )
 def test_headphones_are_known_by_name(name: str, headphone: bool) -> None:
-    """Echo treatment on headphones takes away full duplex for nothing; none on loudspeakers lets Moshi talk to itself."""
+    """Echo treatment on headphones takes away full duplex for nothing; none on loudspeakers lets Moshi talk to
+    itself.
+    """
     assert is_headphone(name) is headphone
 
 

@@ -58,7 +58,9 @@ def test_a_file_conversation_is_told_and_recorded(tmp_path: Path) -> None:
 
 
 def test_the_model_lives_on_one_thread(tmp_path: Path) -> None:
-    """MLX's streams and random state belong to a thread: a step, a reset or a memory reading elsewhere fails on a Mac."""
+    """MLX's streams and random state belong to a thread: a step, a reset or a memory reading elsewhere fails on a
+    Mac.
+    """
     threads: set[int] = set()
     stepper = Echo()
     stepper.threads.clear()
@@ -115,7 +117,7 @@ def test_keys_do_what_they_say(tmp_path: Path) -> None:
     assert live.quit
     assert live.end(2.0)
     recording = open_recording(tmp_path / "rec")
-    assert [event.label for event in recording.events("mark")][0].startswith("bookmark at 00:0")
+    assert next(event.label for event in recording.events("mark")).startswith("bookmark at 00:0")
     assert len(recording.events("reset")) == 1
     assert recording.frames == len(stepper.heard)
     assert [line.text for line in live.transcript.lines() if line.who == "note"] == ["bookmark", "a new conversation"]
