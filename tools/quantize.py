@@ -7,7 +7,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from moshi_mlx.cli.main import main
+from moshi_mlx.cli.main import entry
 
 if __name__ == "__main__":
-    sys.exit(main(["quantize", *sys.argv[1:]]))
+    sys.argv.insert(1, "quantize")
+    entry()
