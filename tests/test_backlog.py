@@ -9,7 +9,7 @@ from moshi_mlx.realtime.capture import Backlog
 
 
 def test_a_frame_is_left_to_take_after_standing_ones_were_dropped() -> None:
-    """`take` dropped what had stood for half a second even when that was the last whole frame, and then took half of one:
+    """`take` dropped what had stood for half a second even when that was the last whole frame, then took half of one:
     a chat on a busy machine ended with "could not broadcast"."""
     backlog = Backlog()
     sound = np.full(FRAME, 0.1, np.float32)
