@@ -46,7 +46,7 @@ def test_echo_follows_the_output(wish: str, output: str, installed: bool, mode: 
 
 
 def test_lag_names_the_slow_stage() -> None:
-    """A lag meter that only says "slow" leaves a person to guess: model, sound processing, loudspeaker, passing burst."""
+    """A lag meter that only says "slow" leaves a person to guess: model, sound processing, loudspeaker, a burst."""
     calm = {"frames": 100, "frame_p50": 40.0, "frame_p95": 50.0, "lag_ms": 150.0, "target_ms": 140.0}
     late = {**calm, "lag_ms": 900.0, "capture_ms": 800.0}
     assert slow_stage(numbers(**calm)) == ""
