@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 import moshi_mlx
-from moshi_mlx.cli.main import COMMANDS
 
 PACKAGE = Path(moshi_mlx.__file__).parent
 # Part of the package → parts it may import at module level or later (DESIGN: imports point down only).
