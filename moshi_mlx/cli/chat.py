@@ -69,13 +69,16 @@ def run(args: argparse.Namespace) -> int:
     from .plain import Plain
     from .terminal import Endings, wants_screen
 
-    _check(args)
-    device = _device(args)
-    located = locate(args.model, offline=args.offline)  # a download shows its own line, before the screen
     with Endings() as endings:
+        _check(args)
+        device = _device(args)
+        located = locate(args.model, offline=args.offline)  # a download shows its own line, before the screen
         live = _live(args, device)
         live.banner = _banner() if located.embedded else ""
         live.talk.push_to_talk(args.push_to_talk)
+        endings.at_once = False  # from here on there is something to close
+        if endings.asked:
+            return 128 + endings.asked
         plain = None if wants_screen(args.plain) else Plain(sys.stdout, sys.stderr)
         live.talk.start()
         stopped = False
@@ -117,17 +120,16 @@ def _device(args: argparse.Namespace) -> Device:
     """The sound devices, or the files, that the options ask for."""
     from ..realtime import AudioDevice, FileDevice, list_devices
     from ..realtime.device import choose_device
+    from .devices import available
     from .settings import read_settings, settings_file
 
     if args.device is not None:
         source, comma, target = args.device.removeprefix("file:").rpartition(",")
         return FileDevice(source if comma else target, target if comma else None, realtime=True, tail=FILE_TAIL)
-    devices, remembered = list_devices(), read_settings(settings_file())
-    wanted = {"input": args.input, "output": args.output}
-    for kind, wish in wanted.items():
-        known = getattr(remembered, kind)
-        if wish is None and any(one.name == known for one in devices):  # what is unplugged today is not missed
-            wanted[kind] = known
+    devices = list_devices()
+    wanted = available(devices, read_settings(settings_file()))
+    for kind in wanted:
+        wanted[kind] = getattr(args, kind) or wanted[kind]
         choose_device(devices, wanted[kind], kind)  # a wrong name is told before the model is loaded
     latency = args.latency if args.latency in ("low", "high") else int(args.latency) / 1000
     return AudioDevice(wanted["input"], wanted["output"], latency)

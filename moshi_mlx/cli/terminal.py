@@ -30,12 +30,15 @@ ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
 class Endings:
-    """While entered, what would end the process only sets `asked` to the signal's number, so that all can be closed in
-    order; Ctrl-Z sets `suspended`.
+    """While entered, what would end the process sets `asked` to the signal's number and, while `at_once`, raises
+    KeyboardInterrupt; without that, all can be closed in order. Ctrl-Z sets `suspended`.
+
+    A library that is being imported may swallow the exception: look at `asked` before going on.
     """
 
     def __init__(self) -> None:
         self.asked = 0
+        self.at_once = True
         self.suspended = False
         self._before: dict[signal.Signals, Any] = {}
 
@@ -53,6 +56,8 @@ class Endings:
             self.suspended = True
         else:
             self.asked = number
+            if self.at_once:
+                raise KeyboardInterrupt
 
 
 class Painter:
@@ -193,10 +198,12 @@ def kept_stderr() -> Iterator[None]:
             sys.stderr.flush()
             os.dup2(terminal, 2)
             os.close(terminal)
-            kept.seek(max(0, kept.tell() - KEPT_STDERR))
-            text = kept.read().decode("utf-8", "replace")
+            kept.seek(max(0, kept.seek(0, os.SEEK_END) - KEPT_STDERR))
+            lines = dict.fromkeys(
+                kept.read().decode("utf-8", "replace").splitlines()
+            )  # each once: some repeat for ever
             with contextlib.suppress(OSError):
-                sys.stderr.write(text)
+                sys.stderr.writelines(f"{line}\n" for line in lines)
 
 
 def wants_screen(plain: bool) -> bool:
