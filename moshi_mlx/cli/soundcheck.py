@@ -83,7 +83,7 @@ def make_chime() -> Pcm:
     """A gentle rising tone, 400 to 4,000 Hz, which no voice and no hum resembles."""
     t = np.arange(round(CHIME_SECONDS * RATE)) / RATE
     phase = 2 * np.pi * (400 * t + (4000 - 400) / (2 * CHIME_SECONDS) * t**2)
-    return (0.3 * np.sin(phase) * np.sin(np.pi * t / CHIME_SECONDS) ** 2).astype(np.float32)
+    return np.asarray(0.3 * np.sin(phase) * np.sin(np.pi * t / CHIME_SECONDS) ** 2, np.float32)
 
 
 def find(pattern: Pcm, heard: Pcm) -> int | None:
