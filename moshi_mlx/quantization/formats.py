@@ -27,14 +27,6 @@ class Format:
     bits: int
     group: int
 
-    @property
-    def cost(self) -> float:
-        """Bits a weight, scales and biases included."""
-        return self.bits + 8 * SCALE_BYTES / self.group
-
-    def __str__(self) -> str:
-        return f"{self.bits}/{self.group}"
-
 
 @dataclass(frozen=True)
 class Matrix:

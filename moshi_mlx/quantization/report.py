@@ -88,7 +88,7 @@ def size(nbytes: float) -> str:
 
 def loss_json(loss: Loss | None) -> dict[str, Any] | None:
     """Plain data of a loss."""
-    return None if loss is None else {"total": loss.total, **asdict(loss)}
+    return None if loss is None else {"total": loss.total, "kl": list(loss.kl), "agreement": list(loss.agreement)}
 
 
 def row_json(row: Row) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from ..models.lm import Logits
 from . import auto
 from .calibration import FRAMES, SEQUENCES, calibrate
 from .convert import restored
-from .formats import KEPT_BYTES, Cost, Matrix, Plan, cost, matrices
+from .formats import KEPT_BYTES, Cost, Format, Matrix, Plan, cost, matrices
 from .measure import Codes, Loss, compare, dense, impose, imposed, logits
 
 CHOOSE, PROVE = 0, 1  # seeds: what `auto` chooses by is not what the result is measured on
@@ -63,7 +63,7 @@ class Work:
         self.config, self.parts = lm.config, matrices(lm)
         values = sum(value.size for value in restored(lm).values())
         self.others = KEPT_BYTES * (values - sum(part.weights for part in self.parts))
-        self._trials: dict[tuple[tuple[str, str], ...], float] = {}
+        self._trials: dict[tuple[tuple[str, Format], ...], float] = {}
 
     def lazy(self) -> Moshi:
         """The source, its weights still in the file."""
@@ -94,7 +94,7 @@ class Work:
         family = auto.candidates(along, self.parts, budget)
         best, least = {}, float("inf")
         for index, (name, chosen) in enumerate(family.items()):
-            key = tuple(sorted((matrix, str(how)) for matrix, how in chosen.items()))
+            key = tuple(sorted(chosen.items()))
             if key not in self._trials:
                 self._trials[key] = self.loss(chosen, *self._choosing).total
             self.say(f"auto: plan {index + 1} of {len(family)} ({name}): loss {self._trials[key]:.4f} nats a frame")
