@@ -53,7 +53,7 @@ def now(window: Browser) -> float:
 
 
 def lit(window: Browser) -> list:
-    """[time, lit words' texts, the words that should be lit by their own times]: read in one go, just after painting."""
+    """[time, lit words, the words that should be lit by their own times]: read in one go, just after painting."""
     return window.run(
         "paint(); const t = audio.currentTime, text = (list) => list.map((node) => node.textContent);"
         "const all = [...document.querySelectorAll('.w')];"

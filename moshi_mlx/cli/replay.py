@@ -1,0 +1,217 @@
+"""The recorded user, the model again: does it say the same?
+
+With the recording's own model, seed and sampling every token is the same, and this command says so. With another model
+or quantization it shows both texts and both turn-takings beside each other.
+
+  moshi-mlx replay demo/
+  moshi-mlx replay demo/ --model moshiko-q8 --out demo-q8/
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..frame import FRAME, Codes, MoshiError, Pcm, Reply
+from .options import UsageError, add_model
+
+if TYPE_CHECKING:
+    from ..checkpoints.load import Moshi
+    from ..recording.codes import CodesRead
+    from ..recording.finish import Understood
+    from ..recording.folder import Recording
+    from ..recording.info import SessionInfo
+    from ..session import Session
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's own options."""
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="a recording")
+    parser.add_argument("--from-wav", action="store_true", help="encode the recorded sound again, not its codes")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="keep the replay as a recording of its own")
+    parser.add_argument("--json", action="store_true", help="the outcome as data")
+    add_model(parser)
+
+
+@dataclass
+class Replayed:
+    """What the model said this time, a row a frame; user: what it heard."""
+
+    tokens: list[int] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
+    codes: list[Codes | None] = field(default_factory=list)
+    user: list[Codes] = field(default_factory=list)
+
+    def outcome(self, recorded: CodesRead) -> dict[str, Any]:
+        """How it differs from what was recorded."""
+        frames = len(self.tokens)
+        spoken = np.array([codes is not None for codes in self.codes], bool)
+        codes = np.array([np.zeros(recorded.layout.moshi, np.int32) if c is None else c for c in self.codes])
+        text = np.array(self.tokens) != recorded.text_tokens[:frames]
+        sound = (codes != recorded.moshi[:frames]).any(axis=1) | (spoken != recorded.spoken[:frames])
+        differ = np.flatnonzero(text | sound)
+        return {
+            "frames": frames,
+            "identical": not len(differ),
+            "first_difference": int(differ[0]) if len(differ) else None,
+            "text_tokens_differ": int(text.sum()),
+            "frames_of_codes_differ": int(sound.sum()),
+            "user_codes_differ": int((np.array(self.user) != recorded.user[:frames]).sum()),
+            "user_codes": frames * recorded.layout.user,
+        }
+
+
+def run(args: argparse.Namespace) -> int:
+    """Replays; 1 if the same model said something else."""
+    from ..recording.finish import understand
+    from ..recording.folder import open_recording
+
+    recording = open_recording(args.folder)
+    recorded = recording.codes()
+    if not len(recorded.text_tokens):
+        raise MoshiError(f"{args.folder} holds no frame that could be replayed")
+    if args.out is not None and args.out.exists() and (not args.out.is_dir() or any(args.out.iterdir())):
+        raise UsageError(f"{args.out} is there already; name a new folder for --out")
+    session, info, changed = _session(args, recording)
+    replayed = _replay(session, recording, recorded, args.from_wav)
+    outcome = {**replayed.outcome(recorded), "changed_files": changed, "from_wav": args.from_wav}
+    if not args.json:
+        print(_sentence(outcome))
+    if args.out is not None or not outcome["identical"]:
+        with tempfile.TemporaryDirectory() as scratch:
+            again = _keep(session.moshi, replayed, recording, args.out or Path(scratch) / "replay", info)
+            _show(args.json, outcome, understand(args.folder), again)
+    elif args.json:
+        print(json.dumps(outcome, indent=1))
+    return 0 if outcome["identical"] or changed or args.from_wav else 1
+
+
+def _session(args: argparse.Namespace, recording: Recording) -> tuple[Session, SessionInfo, list[str]]:
+    """A session as the recording's was; the description of the replay; the files that are not as they were."""
+    from ..checkpoints.load import load
+    from ..checkpoints.locate import locate
+    from ..models.sampling import Sampling
+    from ..session import Session
+    from .origin import session_info
+
+    info = recording.info
+    source = args.model
+    if source is None and info.model != locate(None).label:
+        source = info.model
+    moshi = load(source, offline=args.offline)
+    values: dict[str, Any] = {name: int(value) if name in _WHOLE else value for name, value in info.sampling.items()}
+    try:
+        sampling = Sampling(**values)
+    except TypeError:
+        raise MoshiError(f"{recording.folder} was sampled in a way that this program does not know") from None
+    lm = moshi.config.lm
+    if (lm.user_q, lm.dep_q, lm.card) != (info.user_codebooks, info.codebooks, info.card) and not args.from_wav:
+        raise MoshiError("this model has other codebooks than the recording; --from-wav lets it hear the sound itself")
+    session = Session(moshi, info.seed, sampling, info.kv_bits)
+    again = session_info(session, source, live=False, title=f"{info.title} (replay)")
+    changed = sorted(name for name in {*info.files, *again.files} if info.files.get(name) != again.files.get(name))
+    for name in changed if args.model is None else ():
+        print(f"{name} is not the file that was recorded with (its hash differs)", file=sys.stderr)
+    return session, again, changed
+
+
+_WHOLE = ("text_top_k", "audio_top_k", "repetition_context")
+
+
+def _replay(session: Session, recording: Recording, recorded: CodesRead, from_wav: bool) -> Replayed:
+    """Every recorded frame through the model; a reset where the recording has one."""
+    resets = {event.frame for event in recording.events("reset")}
+    replayed = Replayed()
+    sound = _user_frames(recording) if from_wav else iter(())
+    tokenizer = session.moshi.tokenizer
+    pending, begun = b"", False
+    for frame, user in enumerate(recorded.user):
+        if frame in resets:
+            session.reset()
+        if frame == 0 or frame in resets:
+            text, pending = tokenizer.add(session.state.text_token, b"")  # frame 0's own token came with the priming
+        if from_wav:
+            pcm = next(sound, None)
+            if pcm is None:  # a killed recorder may have left a frame less of sound than of codes
+                break
+            reply = session.step(pcm)
+            token, codes, user = reply.text_token, reply.codes, reply.user_codes
+        else:
+            token, codes = session.step_codes(user)
+        more, pending = tokenizer.add(token, pending)
+        text += more
+        replayed.texts.append(text if begun else text.removeprefix(" "))
+        begun, text = begun or bool(text), ""
+        replayed.tokens.append(token)
+        replayed.codes.append(codes)
+        replayed.user.append(user)
+    return replayed
+
+
+def _user_frames(recording: Recording) -> Iterator[Pcm]:
+    import soundfile
+
+    for part in recording.parts:
+        for block in soundfile.blocks(part, FRAME, dtype="float32", always_2d=True, fill_value=0):
+            yield block[:, 0]
+
+
+def _keep(moshi: Moshi, replayed: Replayed, recording: Recording, folder: Path, info: SessionInfo) -> Understood:
+    """Decodes the replay and writes it as a recording, the recorded user on the left."""
+    import mlx.core as mx
+
+    from ..recording.finish import finish
+    from ..recording.recorder import Recorder
+
+    events = [event for event in recording.events() if event.kind != "frame"]
+    resets = {event.frame for event in events if event.kind == "reset"}
+    state = moshi.mimi.make_state()
+    with Recorder(folder, replace(info, live=recording.info.live)) as recorder:
+        rows = zip(
+            replayed.tokens, replayed.texts, replayed.codes, replayed.user, _user_frames(recording), strict=False
+        )
+        for frame, (token, text, codes, user, heard) in enumerate(rows):
+            if frame in resets:
+                state = moshi.mimi.make_state()
+            pcm = np.zeros(FRAME, np.float32)
+            if codes is not None:
+                pcm = np.array(moshi.mimi.decode(mx.array(codes)[None, :, None], state))[0, :, 0]
+            recorder.add(Reply(frame, pcm, text, token, codes, user), heard)
+        for event in events:
+            recorder.event(event.kind, event.frame, **event.values)
+    if recorder.failure is not None:
+        raise MoshiError(recorder.failure)
+    return finish(folder)
+
+
+def _show(as_json: bool, outcome: dict[str, Any], was: Understood, now: Understood) -> None:
+    from ..recording.compare import compare_json
+    from .tables import print_comparison
+
+    found = {"recorded": was, "replayed": now}
+    if as_json:
+        print(json.dumps({**outcome, **compare_json(found)}, indent=1, ensure_ascii=False))
+    else:
+        print_comparison(found)
+
+
+def _sentence(outcome: dict[str, Any]) -> str:
+    frames = outcome["frames"]
+    heard = ""
+    if outcome["from_wav"]:
+        share = outcome["user_codes_differ"] / outcome["user_codes"]
+        heard = f"Encoded again, {outcome['user_codes_differ']} of the user's codes differ ({share:.2%}). "
+    if outcome["identical"]:
+        return f"{heard}Identical: all {frames} frames, every text token and every code."
+    return (
+        f"{heard}Not identical: from frame {outcome['first_difference']} of {frames} on; "
+        f"{outcome['text_tokens_differ']} text tokens and {outcome['frames_of_codes_differ']} frames of codes differ."
+    )
