@@ -47,11 +47,10 @@ def drawing(title: str, points: Sequence[Point]) -> str:
         y = HEIGHT - BOTTOM - (power - bottom) / (top - bottom) * (HEIGHT - TOP - BOTTOM)
         lines.append(f'<path d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}" stroke="#e3e3e3"/>')
         lines.append(_text(LEFT - 8, y + 4, f"{10.0**power:g}", anchor="end"))
-    for i in range(6):
-        value = low + (high - low) * i / 5
-        x = LEFT + i / 5 * (WIDTH - LEFT - RIGHT)
+    for value in _ticks(low, high):
+        x = LEFT + (value - low) / (high - low) * (WIDTH - LEFT - RIGHT)
         lines.append(f'<path d="M{x:.1f} {TOP}V{HEIGHT - BOTTOM}" stroke="#f0f0f0"/>')
-        lines.append(_text(x, HEIGHT - BOTTOM + 18, f"{value:.3g}", anchor="middle"))
+        lines.append(_text(x, HEIGHT - BOTTOM + 18, f"{value:g}", anchor="middle"))
     lines.append(_text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 16, f"{name} of weights read a frame", anchor="middle"))
     middle = (TOP + HEIGHT - BOTTOM) / 2
     lines.append(
@@ -81,6 +80,13 @@ def _span(values: Sequence[float]) -> tuple[float, float]:
     low, high = min(values), max(values)
     pad = (high - low) * 0.08 or high * 0.08 or 1.0
     return max(0.0, low - pad), high + pad
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Four to eight round numbers in a span."""
+    power = 10.0 ** math.floor(math.log10((high - low) / 4))
+    step = next(power * times for times in (5, 2, 1) if (high - low) / (power * times) >= 4)
+    return [round(step * i, 12) for i in range(math.ceil(low / step), math.floor(high / step) + 1)]
 
 
 def _text(
