@@ -1,24 +1,25 @@
 """`moshi-mlx`: finds the command, runs it, turns failures into one line.
 
-A command is a module of this package with `add_arguments(parser)` and `run(args) -> int`; its docstring is its help.
-It is
-imported only when called, and imports what is heavy inside `run`, so that every `--help` answers in under a second.
+A command is a module of this package with `add_arguments(parser)` and `run(args) -> int`; its docstring is its help. It
+is imported only when called, and imports what is heavy inside `run`, so that every `--help` answers in under a second.
 Exit status: 0 done, 1 failed, 2 wrong use, 130 interrupted.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import os
+import signal
 import sys
+import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from types import ModuleType
 from typing import NoReturn
 
 from .. import __version__
-from ..frame import MoshiError
-from .options import UsageError
 
 COMMANDS = {
     "chat": "talk: microphone, loudspeaker, screen",
@@ -51,16 +52,29 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def run_command(name: str, argv: Sequence[str]) -> int:
-    """Runs one command with its own arguments; raises what the command raises."""
+def parse_command(name: str, argv: Sequence[str]) -> tuple[ModuleType, argparse.Namespace]:
+    """The module of one command and its own arguments."""
     module = importlib.import_module(f".{name}", __package__)
     parser = argparse.ArgumentParser(
         prog=f"moshi-mlx {name}", description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     module.add_arguments(parser)
     parser.add_argument("--debug", action="store_true", help="show the traceback of a failure")
-    args = parser.parse_args(argv)
-    return int(module.run(args))
+    return module, parser.parse_args(argv)
+
+
+@contextlib.contextmanager
+def nothing_to_close() -> Iterator[None]:
+    """Ctrl-C ends the process on the spot, so that no library that is being imported can swallow it (NumPy does)."""
+    before = signal.getsignal(signal.SIGINT)
+    ours = before is signal.default_int_handler and threading.current_thread() is threading.main_thread()
+    if ours:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        if ours:
+            signal.signal(signal.SIGINT, before)
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
@@ -72,9 +86,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; gives the exit status."""
     words = list(sys.argv[1:] if argv is None else argv)
     warnings.showwarning = _show_warning
-    args = build_parser().parse_args(words[:1])
+    with nothing_to_close():
+        from ..frame import MoshiError
+        from .options import UsageError
+
+        module, args = parse_command(build_parser().parse_args(words[:1]).command, words[1:])
     try:
-        return run_command(args.command, words[1:])
+        return int(module.run(args))
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # `| head` closed stdout: nobody is left to tell
