@@ -83,7 +83,7 @@ def _span(values: Sequence[float]) -> tuple[float, float]:
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """Four to eight round numbers in a span."""
+    """Four to eleven round numbers in a span."""
     power = 10.0 ** math.floor(math.log10((high - low) / 4))
     step = next(power * times for times in (5, 2, 1) if (high - low) / (power * times) >= 4)
     return [round(step * i, 12) for i in range(math.ceil(low / step), math.floor(high / step) + 1)]
