@@ -125,28 +125,38 @@ class Lm(nn.Module):
         return self.live(state, user, condition, sampling=sampling)
 
     def _step(self, state: LmState, user: mx.array, condition: mx.array | None, sampling: Sampling) -> mx.array:
+        z, text, noise = self.temporal_step(state, user, condition, sampling)
+        sampled = mx.concatenate([text[:, None], self.depth_step(z, text, noise, sampling)], axis=1)
+        state.columns.push(sampled, self.config)
+        return sampled
+
+    def temporal_step(
+        self, state: LmState, user: mx.array, condition: mx.array | None, sampling: Sampling
+    ) -> tuple[mx.array, mx.array, mx.array | None]:
+        """The first half of a step: hidden state (B, d), text token (B,), noise (dep_q, B, card) for the second."""
         config = self.config
         tokens = state.columns.inputs(user, config)
         z = self.temporal(tokens[..., None], state.transformer, condition)[:, 0]
         logits = self.text_linear(z)
-        batch = user.shape[0]
         text_noise = audio_noise = None
         if sampling.text_temperature or sampling.audio_temperature:
             state.key, text_key, audio_key = mx.random.split(state.key, 3)
             text_noise = mx.random.gumbel(logits.shape, key=text_key)
-            audio_noise = mx.random.gumbel((config.dep_q, batch, config.card), key=audio_key)
+            audio_noise = mx.random.gumbel((config.dep_q, user.shape[0], config.card), key=audio_key)
         if sampling.repetition_penalty != 1:
             logits = penalise(logits, state.recent, sampling.repetition_penalty)
         text = choose(logits, sampling.text_temperature, sampling.text_top_k, text_noise)
         state.recent = mx.concatenate([text[:, None], state.recent[:, :-1]], axis=1)
+        return z, text, audio_noise
+
+    def depth_step(self, z: mx.array, text: mx.array, noise: mx.array | None, sampling: Sampling) -> mx.array:
+        """The second half: the codebooks, int32 (B, dep_q)."""
 
         def draw(index: int, logits: mx.array) -> mx.array:
-            noise = None if audio_noise is None else audio_noise[index]
-            return choose(logits, sampling.audio_temperature, sampling.audio_top_k, noise)
+            own = None if noise is None else noise[index]
+            return choose(logits, sampling.audio_temperature, sampling.audio_top_k, own)
 
-        sampled = mx.concatenate([text[:, None], self.depformer(z, text, draw)], axis=1)
-        state.columns.push(sampled, config)
-        return sampled
+        return self.depformer(z, text, draw)
 
     def logits(
         self, codes: mx.array | NDArray[Any], condition: mx.array | None = None, kv_bits: int | None = None

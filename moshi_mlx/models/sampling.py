@@ -8,7 +8,7 @@ import mlx.core as mx
 
 from ..frame import MoshiError
 
-BLOCK = 128  # the largest values of a long row are looked for in its best blocks only
+BLOCK = 64  # the largest values of a long row are looked for in its best blocks only
 FIRST_WORD = 4  # text tokens below are padding and control: never penalised
 
 
@@ -32,17 +32,20 @@ class Sampling:
 
 
 def kth_largest(logits: mx.array, k: int) -> mx.array:
-    """The k-th largest of each row, (…, n) → (…, 1). A long row is not sorted: its k largest lie in the k blocks
-    with the largest maxima.
+    """The k-th largest of each row, (…, n) → (…, 1), 0 < k ≤ n.
+
+    A long row is not sorted (on a GPU a partition is one): its k largest lie in the k blocks of largest maxima.
     """
     n = logits.shape[-1]
-    if n > 4 * k * BLOCK // 2 and n > 2 * BLOCK:
-        padded = mx.pad(logits, [(0, 0)] * (logits.ndim - 1) + [(0, -n % BLOCK)], constant_values=-mx.inf)
-        blocks = padded.reshape(*logits.shape[:-1], -1, BLOCK)
-        if k < blocks.shape[-2]:
-            best = mx.argpartition(-blocks.max(axis=-1), k - 1, axis=-1)[..., :k, None]
-            logits = mx.take_along_axis(blocks, best, axis=-2).reshape(*logits.shape[:-1], -1)
-    return mx.topk(logits, k, axis=-1).min(axis=-1, keepdims=True)
+    if n > 2 * k * BLOCK:
+        if n % BLOCK:
+            logits = mx.pad(logits, [(0, 0)] * (logits.ndim - 1) + [(0, -n % BLOCK)], constant_values=-mx.inf)
+        blocks = logits.reshape(*logits.shape[:-1], -1, BLOCK)
+        maxima = blocks.max(axis=-1)
+        best = mx.argpartition(maxima, maxima.shape[-1] - k, axis=-1)[..., -k:, None]
+        logits = mx.take_along_axis(blocks, best, axis=-2).reshape(*maxima.shape[:-1], -1)
+        n = k * BLOCK
+    return mx.partition(logits, n - k, axis=-1)[..., n - k : n - k + 1]
 
 
 def choose(logits: mx.array, temperature: float, top_k: int, noise: mx.array | None) -> mx.array:
