@@ -1,0 +1,85 @@
+"""python -m tools.train_tiny STAGE: make the embedded tiny Moshi. Each stage resumes; README.md here says more."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+STAGES = ("data", "codec", "scenes", "codes", "lm", "decoder", "export", "evaluate", "demo")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tools.train_tiny", description=__doc__)
+    parser.add_argument("stage", choices=(*STAGES, "all"), help="what to do; `all` does everything in this order")
+    parser.add_argument(
+        "--work", type=Path, default=ROOT / "build" / "tiny", help="folder for what lies between the stages"
+    )
+    parser.add_argument(
+        "--checkpoint", type=Path, default=ROOT / "weights" / "tiny", help="folder of the finished model"
+    )
+    parser.add_argument("--codec-steps", type=int, default=1500)
+    parser.add_argument("--kept", type=int, default=30, help="shards of 520 windows that the codec learns from")
+    parser.add_argument("--lm-steps", type=int, default=3000)
+    parser.add_argument("--decoder-steps", type=int, default=4000)
+    parser.add_argument("--shards", type=int, default=16, help="scenes are made in shards of 250")
+    parser.add_argument("--questions", type=int, default=108, help="questions a noise level in the evaluation")
+    parser.add_argument("--quick", action="store_true", help="a quarter of the evaluation")
+    options = parser.parse_args()
+    options.work.mkdir(parents=True, exist_ok=True)
+    for stage in STAGES if options.stage == "all" else (options.stage,):
+        print(f"== {stage}", flush=True)
+        run(stage, options)
+
+
+def run(stage: str, options: argparse.Namespace) -> None:
+    """One stage. Imports are local: the evaluation needs moshi_mlx and no PyTorch, the training the other way round."""
+    work: Path = options.work
+    if stage == "evaluate":
+        from .evaluate import evaluate
+
+        return evaluate(work, options.checkpoint, options.questions, options.quick)
+    if stage == "demo":
+        from .demo import make
+
+        return make(work, ROOT / "weights" / "demo")
+    if stage == "data":
+        from . import answers, clips
+
+        clips.make(work)
+        return answers.make(work)
+    if stage == "scenes":
+        from . import scenes
+
+        return scenes.make(work, options.shards)
+    import torch
+
+    torch.set_num_threads(1)
+    if stage == "codec":
+        from . import listen
+
+        listen.keep(work, range(options.kept))
+        listen.train(work, options.codec_steps)
+    elif stage == "codes":
+        from . import codes
+
+        codes.make_own(work)
+        codes.make_monitor(work)
+        codes.encode_scenes(work)
+    elif stage == "lm":
+        from . import lm
+
+        lm.train(work, options.lm_steps)
+    elif stage == "decoder":
+        from . import decoder
+
+        decoder.train(work, options.decoder_steps)
+    else:
+        from . import export
+
+        export.export(work, options.checkpoint)
+    return None
+
+
+if __name__ == "__main__":
+    main()
