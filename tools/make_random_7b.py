@@ -1,20 +1,23 @@
-"""Writes a checkpoint of RANDOM numbers in the full size and layout of Moshi 7B: python tools/make_random_7b.py FOLDER.
+"""Writes a checkpoint of RANDOM numbers in the full size and layout of Moshi 7B, to measure memory and time with.
 
-bf16, 15.4 GB, format A, and no config.json, as published; a codec of full size and a toy tokenizer beside it. It says
-noise: it is for measuring memory and time. Tensor by tensor, so it needs little memory itself. A 4-bit file (4.8 GB):
+Format A and no config.json, as published, in bf16 (15.4 GB) or in 4 or 8 bits (4.8, 8.2 GB); a codec of full size and a
+toy tokenizer beside it. Tensor by tensor, so it needs little memory itself. --try loads it and makes two frames.
 
   python tools/make_random_7b.py /tmp/7b
-  python tools/quantize.py /tmp/7b /tmp/7b-q4 --uniform 4 --no-measure
+  python tools/make_random_7b.py /tmp/7b-q4 --bits 4 --try
 """
 
 from __future__ import annotations
 
+import argparse
 import math
 import shutil
 import sys
+import time
 from pathlib import Path
 
 import mlx.core as mx
+import numpy as np
 from mlx.utils import tree_flatten
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -23,22 +26,72 @@ from moshi_mlx.checkpoints.known import MOSHI_MIMI, MOSHI_TOKENIZER
 from moshi_mlx.checkpoints.meter import Meter
 from moshi_mlx.models.config import LmConfig, MimiConfig
 from moshi_mlx.models.lm import Lm
-from moshi_mlx.quantization.writer import TensorWriter
+from moshi_mlx.quantization.writer import Spec, TensorWriter
 
 FIXTURES = Path(__file__).parents[1] / "tests" / "fixtures"
 Shape = tuple[int, ...]
 
+GROUPS = {4: 32, 8: 64}  # bits → weights a scale, as published
 BLOCK = 1 << 24  # random numbers that are drawn once; tensors take them from different places
 
 
 def main() -> None:
-    folder = Path(sys.argv[1])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--bits", type=int, choices=sorted(GROUPS), help="quantized as the published files are")
+    parser.add_argument("--try", dest="attempt", action="store_true", help="load it and make two frames")
+    args = parser.parse_args()
+    folder: Path = args.folder
     folder.mkdir(parents=True)
-    write(folder / "model.safetensors", lm_shapes(LmConfig()), mx.bfloat16)
-    write(folder / MOSHI_MIMI, codec_shapes(MimiConfig()), mx.float32)
+    lm: dict[str, Spec] = {name: (mx.bfloat16, shape) for name, shape in lm_shapes(LmConfig()).items()}
+    codec: dict[str, Spec] = {name: (mx.float32, shape) for name, shape in codec_shapes(MimiConfig()).items()}
+    if args.bits:
+        lm = quantized(lm, args.bits)
+    write(folder / (f"model.q{args.bits}.safetensors" if args.bits else "model.safetensors"), lm, args.bits)
+    write(folder / MOSHI_MIMI, codec)
     shutil.copyfile(FIXTURES / "bytes.model", folder / MOSHI_TOKENIZER)
     for path in sorted(folder.iterdir()):
         print(f"{path.stat().st_size:14,}  {path}")
+    if args.attempt:
+        attempt(folder)
+
+
+def attempt(folder: Path) -> None:
+    """Loads the checkpoint and makes two frames; prints the time of each stage and the peak of MLX's memory."""
+    from moshi_mlx import FRAME, Session, load
+
+    mx.clear_cache()
+    mx.reset_peak_memory()
+
+    def stage(name: str, since: float) -> float:
+        now = time.perf_counter()
+        print(f"{name:<12} {now - since:7.1f} s, peak {mx.get_peak_memory():,} bytes", flush=True)
+        return now
+
+    now = time.perf_counter()
+    moshi = load(folder)
+    now = stage("load", now)
+    session = Session(moshi, seed=0)
+    now = stage("prime", now)
+    for n in range(2):
+        reply = session.step(np.zeros(FRAME, np.float32))
+        now = stage(f"frame {n}", now)
+        assert reply.codes is not None
+        assert np.isfinite(reply.pcm).all()
+
+
+def quantized(specs: dict[str, Spec], bits: int) -> dict[str, Spec]:
+    """Every matrix as packed values, scales and biases, as MLX's `nn.quantize` writes them."""
+    result: dict[str, Spec] = {}
+    for name, (dtype, shape) in specs.items():
+        if len(shape) == 1:
+            result[name] = (dtype, shape)
+            continue
+        module, (rows, columns) = name.removesuffix(".weight"), shape
+        result[name] = (mx.uint32, (rows, columns * bits // 32))
+        for leaf in ("scales", "biases"):
+            result[f"{module}.{leaf}"] = (dtype, (rows, columns // GROUPS[bits]))
+    return result
 
 
 def lm_shapes(config: LmConfig) -> dict[str, Shape]:
@@ -101,13 +154,14 @@ def codec_shapes(config: MimiConfig) -> dict[str, Shape]:
     return shapes
 
 
-def write(path: Path, shapes: dict[str, Shape], dtype: mx.Dtype) -> None:
-    """Vectors of ones, everything else random."""
-    numbers = mx.random.normal((2 * BLOCK,)).astype(dtype)
-    mx.eval(numbers)
+def write(path: Path, specs: dict[str, Spec], bits: int | None = None) -> None:
+    """Vectors of ones; matrices random, with a spread of columns ** −½; packed values random bits."""
+    normal = mx.random.normal((2 * BLOCK,))
+    packed = mx.random.bits((2 * BLOCK,))
+    mx.eval(normal, packed)
     report = Meter()
-    with TensorWriter(path, {name: (dtype, shape) for name, shape in shapes.items()}) as out:
-        for index, (name, shape) in enumerate(shapes.items()):
+    with TensorWriter(path, specs) as out:
+        for index, (name, (dtype, shape)) in enumerate(specs.items()):
             if len(shape) == 1:
                 out.write(name, mx.ones(shape, dtype))
                 continue
@@ -116,8 +170,22 @@ def write(path: Path, shapes: dict[str, Shape], dtype: mx.Dtype) -> None:
             for start in range(0, shape[0], rows):
                 count = min(rows, shape[0] - start)
                 place = (index * 7919 + start) * 64 % BLOCK
-                piece = numbers[place : place + count * row].reshape(count, *shape[1:])
-                out.write(name, (piece * row**-0.5).astype(dtype))
+                cut = slice(place, place + count * row)
+                if dtype == mx.uint32:
+                    piece = packed[cut]
+                elif (
+                    bits
+                ):  # packed values are 0 … 2 ** bits − 1: a scale for the spread, a bias that makes the middle 0
+                    middle = (2**bits - 1) / 2
+                    scale = (row * GROUPS[bits]) ** -0.5 * 3**0.5 / middle
+                    piece = (
+                        scale * (1 + 0.1 * normal[cut])
+                        if name.endswith("scales")
+                        else mx.full(count * row, -middle * scale)
+                    )
+                else:
+                    piece = normal[cut] * row**-0.5
+                out.write(name, piece.astype(dtype).reshape(count, *shape[1:]))
             report(path.name, out.written, out.nbytes)
 
 
