@@ -157,9 +157,9 @@ def test_mono_and_damaged_files_are_refused(tmp_path: Path) -> None:
 
 def test_the_timeline_is_well_formed_and_complete() -> None:
     """Guards against text that breaks the XML, and units that fall between two rows of the picture."""
-    units = {"user": [(0.0, 16.0)], "moshi": [(14.0, 20.0), (29.0, 31.0)]}
-    words = [Word('<b>&"', 14.0, 15.0), Word("next", 29.5, 30.0)]
-    svg = timeline_svg(take_turns(units, 32), words, "A <title> & more")
+    units = {"user": [(0.0, 21.0)], "moshi": [(14.0, 24.0), (39.0, 41.0)]}
+    words = [Word('<b>&"', 14.0, 15.0), Word("next", 39.5, 40.0)]
+    svg = timeline_svg(take_turns(units, 42), words, "A <title> & more")
     root = ET.fromstring(svg)
     space = "{http://www.w3.org/2000/svg}"
     bars = [item for item in root.iter(f"{space}rect") if item.get("class") == "moshi"]

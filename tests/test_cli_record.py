@@ -19,6 +19,7 @@ import moshi_mlx
 from moshi_mlx.cli.main import main
 from moshi_mlx.cli.origin import session_info
 from moshi_mlx.frame import FRAME
+from moshi_mlx.realtime import FileDevice
 from moshi_mlx.recording.finish import finish, understand
 from moshi_mlx.recording.folder import open_recording
 from moshi_mlx.recording.recorder import Recorder
@@ -176,6 +177,23 @@ def test_a_live_recording_replays_across_a_reset(
     assert texts[0][0] == texts[1][0]
     sounds = [soundfile.read(tmp_path / name / "conversation.wav")[0][:, 1] for name in ("r", "again")]
     assert np.abs(sounds[0] - sounds[1]).max() < 1e-3
+
+
+def test_live_is_chat_with_a_recording(
+    model: Path, script: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Guards against an option of chat that record does not know to give, and a title that is lost."""
+    device = FileDevice(script.parent / "a.wav", None)
+    monkeypatch.setattr("moshi_mlx.cli.chat._device", lambda args: device)
+    folder = tmp_path / "r"
+    asked = ["record", str(folder), "--live", "--model", str(model), "--seed", "4", "--title", "Evening"]
+    assert main(asked) == 0
+    info = open_recording(folder).info
+    assert (info.live, info.seed, info.title, info.frames) == (True, 4, "Evening", 10)
+    assert {path.name for path in folder.iterdir()} == FILES
+    assert len(open_recording(folder).events("frame")) == 10
+    assert main(["replay", str(folder)]) == 0
+    assert "Identical" in capsys.readouterr().out
 
 
 def test_finish_completes_a_folder_that_was_cut_off(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

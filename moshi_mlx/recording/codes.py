@@ -19,6 +19,7 @@ from ..frame import Codes, MoshiError, Reply
 
 CODES_FILE = "codes.bin"
 MAGIC = b"MOSHICODE1"
+MAX_BYTES = 1 << 28  # 229 hours
 _HEADER = struct.Struct("<10sHHH")
 _SPOKEN = 1 << 31
 
@@ -67,6 +68,8 @@ class CodesRead:
 
 def read_codes(path: Path) -> CodesRead:
     """Reads `codes.bin`. Raises MoshiError if it is not one."""
+    if not path.is_file() or path.stat().st_size > MAX_BYTES:
+        raise MoshiError(f"{path} is missing or larger than {MAX_BYTES} bytes: the recording is damaged")
     data = path.read_bytes()
     if len(data) < _HEADER.size or not data.startswith(MAGIC):
         raise MoshiError(f"{path} holds no codes of a recording")

@@ -142,8 +142,13 @@ def _figures(turns: TurnTaking) -> Iterator[str]:
     if moshi["response_p50"] is not None:
         spread = f" · p95 {moshi['response_p95'] * 1_000:.0f} ms" if moshi["responses"] > 2 else ""
         yield _figure(f"{moshi['response_p50'] * 1_000:.0f}", "ms", f"median response of Moshi{spread}")
-    yield _figure(f"{overlap['seconds_per_minute']:.1f}", "s / min", f"both at once, in {overlap['count']} overlaps")
-    yield _figure(str(user["interruptions"]), "", f"interruptions by you; Moshi gave way in {user['other_yields']}")
+    yield _figure(
+        f"{overlap['seconds_per_minute']:.1f}", "s / min", f"both at once, in {_count(overlap['count'], 'overlap')}"
+    )
+    cuts, yields = user["interruptions"], user["other_yields"]
+    yield _figure(
+        str(cuts), "", f"interruption{'s' if cuts != 1 else ''} by you; Moshi gave way {_count(yields, 'time')}"
+    )
     silence = max(0.0, 1 - sum(shares) + overlap["seconds"] / max(turns.seconds, 1e-9))
     bars = "".join(f'<i style="flex:{max(share, 0):.3f}"></i>' for share in (shares[1], shares[0], silence))
     yield (
@@ -156,6 +161,10 @@ def _figure(value: str, unit: str, text: str) -> str:
     return f"<div><dt>{escape(text)}</dt><dd>{value}<small>{escape(unit)}</small></dd></div>"
 
 
+def _count(number: int, name: str) -> str:
+    return f"{number} {name}{'' if number == 1 else 's'}"
+
+
 def _summary(turns: TurnTaking) -> str:
     figures = turns.summary()
     shares = ", ".join(f"{side} speaks {figures[side]['speaking_share']:.0%} of the time" for side in SIDES)
@@ -164,7 +173,8 @@ def _summary(turns: TurnTaking) -> str:
 
 def _about(recording: Recording, levels: Levels) -> Iterator[str]:
     info = recording.info
-    yield f"{int(levels.seconds) // 60} min {int(levels.seconds) % 60} s"
+    minutes, seconds = divmod(round(levels.seconds), 60)
+    yield f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
     if info.created:
         yield info.created[:10]
     yield f"model {Path(info.model).name or info.model}"

@@ -31,7 +31,7 @@ text{font:12px ui-sans-serif,system-ui,sans-serif;fill:var(--soft)}
 
 def timeline_svg(turns: TurnTaking, words: Sequence[Word] = (), title: str = "") -> str:
     """Turn-taking, with Moshi's words where there are some → the text of an SVG file."""
-    row = next(length for length in (15, 20, 30, 60, 120, 300, 600, 1e9) if turns.seconds <= length * MAX_ROWS)
+    row = next(length for length in (20, 30, 60, 120, 300, 600, 3_600, 1e9) if turns.seconds <= length * MAX_ROWS)
     rows = max(1, math.ceil(turns.seconds / row))
     height = HEAD + rows * ROW + FOOT
     figures = turns.summary()
@@ -71,11 +71,11 @@ def _row(turns: TurnTaking, words: Sequence[Word], begin: float, length: float, 
 
     lanes = {side: top + 22 + number * (LANE + LANES_APART) for number, side in enumerate(SIDES)}
     bottom = lanes["moshi"] + LANE
-    step = length / 15
-    for tick in range(16):
+    step = 1 if length <= 30 else length / 15
+    for tick in range(round(length / step) + 1):
         at = x(begin + tick * step)
         yield f'<line class="grid" x1="{at:.1f}" x2="{at:.1f}" y1="{top + 16}" y2="{bottom + 4}"/>'
-        if tick % 5 == 0 and tick < 15:
+        if tick % 5 == 0 and tick * step < length:
             yield f'<text x="{at + 3:.1f}" y="{top + 13}">{_clock(begin + tick * step)}</text>'
     for side, y in lanes.items():
         label = {"user": "You", "moshi": "Moshi"}[side]
