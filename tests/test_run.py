@@ -1,0 +1,128 @@
+"""`moshi-mlx run` as a user types it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from moshi_mlx import FRAME, RATE
+from moshi_mlx.cli.main import main
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(checkpoint: Callable[[str], Path], capsys: pytest.CaptureFixture[str]) -> Run:
+    """Arguments of `moshi-mlx run`, with a small model → exit status, stdout, stderr."""
+
+    def call(*words: object) -> tuple[int, str, str]:
+        try:
+            status = main(["run", *map(str, words), "--model", str(checkpoint("moshi"))])
+        except SystemExit as end:  # argparse
+            status = int(end.code or 0)
+        out, err = capsys.readouterr()
+        return status, out, err
+
+    return call
+
+
+@pytest.fixture
+def spoken(tmp_path: Path) -> Path:
+    """One second of noise at 44.1 kHz, in eight channels."""
+    noise = np.random.default_rng(0).uniform(-0.3, 0.3, (44_100, 8)).astype(np.float32)
+    soundfile.write(tmp_path / "in.wav", noise, 44_100)
+    return tmp_path / "in.wav"
+
+
+def test_text_and_sound(run: Run, spoken: Path, tmp_path: Path) -> None:
+    """Stdout is the product alone; left is the user, right is Moshi, as long as the input and the tail."""
+    status, out, err = run(spoken, "-o", tmp_path / "out.wav", "--tail", 1, "--seed", 3)
+    assert status == 0
+    assert out.strip()
+    assert "out.wav" in err
+    sound, rate = soundfile.read(tmp_path / "out.wav")
+    assert rate == RATE
+    assert sound.shape == (FRAME * (13 + 12), 2)
+    assert sound[: RATE // 2, 0].any()
+    assert not sound[-RATE // 2 :, 0].any()
+    assert sound[:, 1].any()
+    assert run(spoken, "--tail", 1, "--seed", 3)[1] == out
+    assert sorted(path.name for path in tmp_path.iterdir() if path.suffix in (".wav", ".part")) == ["in.wav", "out.wav"]
+
+
+def test_mono_is_the_right_channel(run: Run, spoken: Path, tmp_path: Path) -> None:
+    """--mono keeps Moshi, not the user."""
+    run(spoken, "-o", tmp_path / "stereo.wav", "--tail", 0, "--seed", 3)
+    run(spoken, "-o", tmp_path / "mono.wav", "--mono", "--tail", 0, "--seed", 3)
+    assert np.array_equal(soundfile.read(tmp_path / "mono.wav")[0], soundfile.read(tmp_path / "stereo.wav")[0][:, 1])
+
+
+def test_json_has_times(run: Run, spoken: Path) -> None:
+    """Data is JSON and nothing else, also with progress on stderr."""
+    status, out, _ = run(spoken, "--json", "--tail", 2, "--seed", 3)
+    data = json.loads(out)
+    assert status == 0
+    assert data["frames"] == 13 + 25
+    assert data["seed"] == 3
+    assert all(0 < word["start"] < word["end"] for word in data["words"])
+    starts = [word["start"] for word in data["words"]]
+    assert starts
+    assert starts == sorted(starts)
+    assert data["text"] == " ".join(word["text"] for word in data["words"])
+
+
+@pytest.mark.parametrize(
+    ("sound", "says"),
+    [
+        (np.zeros((0, 1)), "no sound"),
+        (np.zeros((1, 1)), "at least one frame"),
+        (np.full((RATE, 1), np.nan), "NaN"),
+        (None, "not a sound file"),
+    ],
+)
+def test_bad_input(run: Run, tmp_path: Path, sound: np.ndarray | None, says: str) -> None:
+    """One line, status 1, and no half-written output."""
+    source = tmp_path / "in.wav"
+    if sound is None:
+        source.write_text("this is a text\n" * 100)
+    else:
+        soundfile.write(source, sound.astype(np.float32), RATE, subtype="FLOAT")
+    status, out, err = run(source, "-o", tmp_path / "out.wav", "--seed", 1)
+    assert (status, out) == (1, "")
+    assert says in err
+    assert len(err.strip().splitlines()) == 1
+    assert [path.name for path in tmp_path.iterdir() if "out" in path.name] == []
+
+
+@pytest.mark.parametrize(
+    ("words", "status"),
+    [
+        (["none.wav"], 1),
+        (["in.wav", "-o", "none/out.wav"], 1),
+        (["in.wav", "-o", "."], 1),
+        (["in.wav", "-o", "out.mp3"], 1),
+        (["in.wav", "-o", "in.wav"], 2),
+        (["in.wav", "--mono"], 2),
+        (["in.wav", "--tail", "-1"], 2),
+        (["in.wav", "--tail", "soon"], 2),
+        (["in.wav", "--text-temperature", "-1"], (1, 2)),
+        ([], 2),
+    ],
+)
+def test_wrong_use(
+    run: Run, spoken: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], status: int | tuple[int, ...]
+) -> None:
+    """Refused before the model is loaded or anything is written; the input is never overwritten."""
+    monkeypatch.chdir(spoken.parent)
+    before = spoken.read_bytes()
+    got, out, err = run(*words)
+    assert got in (status if isinstance(status, tuple) else (status,))
+    assert out == ""
+    assert "Traceback" not in err
+    assert spoken.read_bytes() == before
+    assert [path.name for path in spoken.parent.glob("*out*")] == []
