@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..frame import MoshiError
+from .endings import Endings
 from .options import UsageError, add_model, add_sampling
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from .live import Live
     from .plain import Plain
     from .screen import View
-    from .terminal import Endings, Keyboard, Painter
+    from .terminal import Keyboard, Painter
 
 DEMONSTRATION = "A scripted demonstration that knows a few dozen questions"
 REFRESH = 0.1  # seconds between two pictures
@@ -65,11 +66,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Checks, fetches the model if need be, then talks until someone ends it."""
-    from ..checkpoints.locate import locate
-    from .plain import Plain
-    from .terminal import Endings, wants_screen
-
     with Endings() as endings:
+        from ..checkpoints.locate import locate
+        from .plain import Plain
+        from .terminal import wants_screen
+
         _check(args)
         device = _device(args)
         located = locate(args.model, offline=args.offline)  # a download shows its own line, before the screen

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from ..frame import MoshiError
 from .options import sampling_from
 
 if TYPE_CHECKING:
@@ -57,11 +58,14 @@ class SessionFactory:
 
     def __call__(self, progress: Progress) -> Session:
         """Loads, warms up, makes the session."""
-        progress("import", None)
+        progress("self-test", None)
         from ..models.cache import leaves
         from ..models.memory import limit_memory, nbytes
         from ..session import Session
+        from .kernels import complain, kernel_errors
 
+        if problem := complain(kernel_errors()):
+            raise MoshiError(problem)
         args = self._args
         moshi = _load(args.model, args.offline, progress)
         progress("warm up", 0.0)

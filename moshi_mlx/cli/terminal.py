@@ -10,12 +10,10 @@ import contextlib
 import os
 import select
 import shutil
-import signal
 import sys
 import tempfile
 import termios
 from collections.abc import Iterator, Sequence
-from types import FrameType
 from typing import Any
 
 from rich.console import Console
@@ -26,38 +24,6 @@ LEAVE = "\x1b[0m\x1b[?7h\x1b[?25h\x1b[?1049l"
 BEGIN, END = "\x1b[?2026h", "\x1b[?2026l"  # shown at once, by terminals that can
 TYPED_MOST = 8  # bytes at once; more is pasted text, not keys
 KEPT_STDERR = 4_000  # bytes, the last ones
-ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
-
-
-class Endings:
-    """While entered, what would end the process sets `asked` to the signal's number and, while `at_once`, raises
-    KeyboardInterrupt; without that, all can be closed in order. Ctrl-Z sets `suspended`.
-
-    A library that is being imported may swallow the exception: look at `asked` before going on.
-    """
-
-    def __init__(self) -> None:
-        self.asked = 0
-        self.at_once = True
-        self.suspended = False
-        self._before: dict[signal.Signals, Any] = {}
-
-    def __enter__(self) -> Endings:
-        for number in (*ENDING, signal.SIGTSTP):
-            self._before[number] = signal.signal(number, self._ask)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _ask(self, number: int, _: FrameType | None) -> None:
-        if number == signal.SIGTSTP:
-            self.suspended = True
-        else:
-            self.asked = number
-            if self.at_once:
-                raise KeyboardInterrupt
 
 
 class Painter:
@@ -186,8 +152,8 @@ def keyboard() -> Iterator[Keyboard | None]:
 
 
 @contextlib.contextmanager
-def kept_stderr() -> Iterator[None]:
-    """What is written to stderr meanwhile (sound libraries do) comes after, instead of across the screen."""
+def kept_stderr(show: bool = True) -> Iterator[None]:
+    """What is written to stderr meanwhile (sound libraries do) comes after, instead of across the screen, if at all."""
     sys.stderr.flush()
     terminal = os.dup(2)
     with tempfile.TemporaryFile() as kept:
@@ -199,11 +165,11 @@ def kept_stderr() -> Iterator[None]:
             os.dup2(terminal, 2)
             os.close(terminal)
             kept.seek(max(0, kept.seek(0, os.SEEK_END) - KEPT_STDERR))
-            lines = dict.fromkeys(
+            lines = dict.fromkeys(  # each once: some repeat for ever
                 kept.read().decode("utf-8", "replace").splitlines()
-            )  # each once: some repeat for ever
+            )
             with contextlib.suppress(OSError):
-                sys.stderr.writelines(f"{line}\n" for line in lines)
+                sys.stderr.writelines(f"{line}\n" for line in lines if show)
 
 
 def wants_screen(plain: bool) -> bool:

@@ -1,0 +1,146 @@
+"""Will Moshi run on this machine, and with which checkpoint? Works without a model, a microphone and a network.
+
+Checks MLX's kernels against NumPy, measures the memory bandwidth, predicts what a frame of each known checkpoint costs,
+and looks for disk space, sound devices, the microphone's permission and weights that are here already.
+
+  moshi-mlx doctor
+  moshi-mlx doctor --json > doctor.json      what we ask owners of Macs to send
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from ..checkpoints.known import KNOWN, Known
+from ..frame import FRAME_MS
+from .machine import GB, Needs, choose, forecasts, verdict
+
+if TYPE_CHECKING:
+    from ..quantization.formats import Matrix
+
+RECIPES_OF = {5.0: "uniform-4", 8.5: "uniform-8"}  # bits a weight of the published files → how they were made
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's own options."""
+    parser.add_argument("--no-sound", action="store_true", help="leave devices and microphone alone")
+    parser.add_argument("--json", action="store_true", help="everything found, as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Looks at everything, then says what follows. Status 1 if MLX calculates wrongly here."""
+    from rich.console import Console
+
+    from . import examine
+
+    with Console(stderr=True).status("looking at this machine …"):
+        kernels = examine.kernels()
+        machine = examine.machine()
+        found: dict[str, Any] = {
+            "versions": examine.versions(),
+            "system": examine.system(),
+            "kernels": kernels,
+            "machine": asdict(machine),
+            "checkpoints": [asdict(one) for one in forecasts(machine, needs())],
+            "weights": examine.weights(),
+            "disk": examine.disk(),
+            "sound": {"skipped": True} if args.no_sound else examine.sound(),
+        }
+        best = choose(machine, _moshi()) if kernels["right"] else None
+        found["verdict"] = {
+            "checkpoint": best.name if best else None,
+            "kv_bits": best.kv_bits if best else None,
+            "why": kernels["problem"] or verdict(machine, _moshi()),
+        }
+    if args.json:
+        print(json.dumps(found, indent=1, ensure_ascii=False))
+    else:
+        _print(found)
+    return 0 if kernels["right"] else 1
+
+
+@cache
+def needs() -> tuple[Needs, ...]:
+    """What each known checkpoint that converses needs."""
+    return tuple(one for known in KNOWN if (one := needs_of(known)) is not None)
+
+
+def _moshi() -> list[Needs]:
+    """Those between which the verdict chooses; the other voice needs the same."""
+    return [one for one in needs() if one.name.startswith("moshiko")]
+
+
+def needs_of(known: Known) -> Needs | None:
+    """Counted from the shapes of the published model; None for one that does not converse."""
+    from ..models.published import PUBLISHED
+    from ..quantization.formats import cost
+    from ..quantization.recipes import RECIPES, plan
+
+    name = known.alias if known.alias in PUBLISHED else known.alias.rpartition("-")[0]
+    if name not in PUBLISHED:
+        return None
+    config, (parts, others) = PUBLISHED[name], _parts(name)
+    recipe = RECIPES_OF.get(known.bits)
+    count = cost(plan(RECIPES[recipe], parts) if recipe else {}, parts, config, others)
+    window_8 = None if count.full_kv8 is None else count.full_kv8 - count.frame
+    return Needs(known.alias, known.bits, count.nbytes, count.frame, count.full - count.frame, window_8)
+
+
+@cache
+def _parts(name: str) -> tuple[tuple[Matrix, ...], int]:
+    """The matrices of a published model, and the bytes of all that is none. No weight is made."""
+    from mlx.utils import tree_flatten
+
+    from ..models.lm import Lm
+    from ..models.published import PUBLISHED
+    from ..quantization.formats import KEPT_BYTES, matrices
+
+    lm = Lm(PUBLISHED[name])
+    parts = tuple(matrices(lm))
+    trees: Any = tree_flatten(lm.parameters())
+    values = sum(value.size for _, value in trees)
+    return parts, KEPT_BYTES * (values - sum(part.weights for part in parts))
+
+
+def _print(found: dict[str, Any]) -> None:
+    """For a person: one line a finding, a table, the verdict last."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from .transcript import clean
+
+    console = Console(highlight=False, emoji=False, markup=False)
+    system, machine, sound = found["system"], found["machine"], found["sound"]
+    versions = ", ".join(f"{name} {number}" for name, number in found["versions"].items())
+    errors = ", ".join(f"{name} {error:.2%}" for name, error in found["kernels"]["errors"].items())
+    lines = {
+        "machine": f"{system['chip']}, {machine['memory'] / GB:.0f} GB, {system['os']}",
+        "versions": versions,
+        "kernels": f"{'right' if found['kernels']['right'] else 'WRONG'} (largest errors: {errors})",
+        "memory": f"{machine['working_set'] / GB:.1f} GB for {'the GPU' if machine['gpu'] else 'MLX'}",
+        "bandwidth": f"{machine['bandwidth'] / GB:.1f} GB/s, measured by copying",
+        "disk": f"{found['disk']['free'] / GB:.0f} GB free in {found['disk']['folder']}",
+        "weights": ", ".join(found["weights"]) or "none but the embedded demonstration",
+        "sound": "not looked at" if sound.get("skipped") else clean(sound["said"]),
+    }
+    for name, line in lines.items():
+        console.print(f"{name:<10} {line}", soft_wrap=True)
+    table = Table(
+        "", "GB", "GB a frame", "ms a frame", "full window", "", box=None, pad_edge=False, title_justify="left"
+    )
+    for one in found["checkpoints"]:
+        table.add_row(
+            one["name"] + (" (kv 8 bit)" if one["kv_bits"] else ""),
+            f"{one['memory'] / GB:.1f}",
+            f"{one['bytes_start'] / GB:.2f}",
+            f"{one['ms_start']:.0f}",
+            f"{one['ms_full']:.0f}",
+            one["problem"] or "runs",
+        )
+    console.print(f"\nPredicted from memory traffic alone; a frame has {FRAME_MS:.0f} ms:")
+    console.print(table)
+    console.print(f"\n{found['verdict']['why']}", soft_wrap=True)

@@ -1,0 +1,150 @@
+"""What `doctor` finds out about this machine. Nothing here fails: what cannot be found out is said."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from .. import __version__
+from ..frame import MoshiError
+from .machine import Machine
+
+PACKAGES = ("mlx", "mlx-metal", "numpy", "sounddevice", "soundfile", "livekit", "rich")
+COPY_BYTES = {True: 256 << 20, False: 32 << 20}  # with a GPU, without
+COPIES = 5
+LENT = 0.75  # of the memory, where the system does not say what the GPU may use
+LISTEN = 0.6  # seconds
+
+
+def versions() -> dict[str, str]:
+    """Of this program and of what it stands on."""
+    found = {"moshi-live": __version__, "python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def system() -> dict[str, Any]:
+    """Operating system, chip, cores, terminal."""
+    mac = platform.mac_ver()[0]
+    return {
+        "os": f"macOS {mac}" if mac else platform.platform(),
+        "arch": platform.machine(),
+        "chip": _chip(),
+        "cores": os.cpu_count(),
+        "terminal": os.environ.get("TERM_PROGRAM", os.environ.get("TERM", "")),
+    }
+
+
+def kernels() -> dict[str, Any]:
+    """The self-test's errors, whether they are small, and what is wrong."""
+    from .kernels import complain, kernel_errors
+
+    errors: dict[str, float] = {}
+    try:
+        errors = kernel_errors()
+        problem = complain(errors)
+    except (RuntimeError, ValueError) as error:
+        problem = f"MLX cannot run its kernels here: {error}"
+    return {"errors": errors, "right": not problem, "problem": problem}
+
+
+def machine() -> Machine:
+    """Memory, what the GPU may use of it, and the bandwidth, measured."""
+    import mlx.core as mx
+
+    gpu = mx.metal.is_available()
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    lent = int(mx.device_info().get("max_recommended_working_set_size", 0)) if gpu else 0
+    return Machine(memory, lent or round(memory * LENT), copy_bandwidth(COPY_BYTES[gpu]), gpu)
+
+
+def copy_bandwidth(count: int) -> float:
+    """Bytes a second that go through memory when `count` bytes are copied: read and written. The best of a few."""
+    import mlx.core as mx
+
+    source = mx.random.bits((count // 4,))
+    mx.eval(source)
+    best = float("inf")
+    for _ in range(COPIES):
+        begin = time.perf_counter()
+        mx.eval(source + 1)
+        best = min(best, time.perf_counter() - begin)
+    return 2 * count / best
+
+
+def weights() -> list[str]:
+    """Aliases of the known checkpoints that are whole on this disk."""
+    from ..checkpoints.known import KNOWN
+    from ..checkpoints.locate import locate
+
+    def there(alias: str) -> bool:
+        try:
+            locate(alias, offline=True)
+        except (MoshiError, OSError):
+            return False
+        return True
+
+    return [known.alias for known in KNOWN if known.kind in ("moshi", "hibiki") and there(known.alias)]
+
+
+def disk() -> dict[str, Any]:
+    """Free bytes where weights are kept."""
+    from ..checkpoints import hub
+
+    folder = Path(hub.cache())
+    while not folder.exists():
+        folder = folder.parent
+    return {"folder": str(folder), "free": shutil.disk_usage(folder).free}
+
+
+def sound() -> dict[str, Any]:
+    """Devices, and whether the microphone gives anything; `said` is for a person."""
+    from ..realtime import AudioDevice, list_devices
+    from .devices import available
+    from .hints import bluetooth_hint, is_headphone, permission_hint
+    from .settings import read_settings, settings_file
+    from .soundcheck import check
+    from .terminal import kept_stderr
+
+    found: dict[str, Any] = {"devices": [], "microphone": None}
+    try:
+        with kept_stderr(show=False):
+            devices = list_devices()
+            found["devices"] = [asdict(one) for one in devices]
+            names = available(devices, read_settings(settings_file()))
+            heard = check(AudioDevice(names["input"], names["output"]), listen=LISTEN, chime=False)
+    except (MoshiError, OSError) as error:
+        return {**found, "said": f"no conversation by sound: {error}"}
+    found["microphone"] = asdict(heard)
+    hint = (
+        permission_hint(sys.platform, os.environ) if heard.zeros else bluetooth_hint(heard.input_name, heard.input_rate)
+    )
+    output = "headphones" if is_headphone(heard.output_name) else "taken for a loudspeaker"
+    parts = [f"{heard.input_name} ({heard.level:.0f} dB), {heard.output_name} ({output})", *([hint] if hint else [])]
+    return {**found, "said": "; ".join(parts)}
+
+
+def _chip() -> str:
+    """The processor's name."""
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        if sys.platform == "darwin":
+            command = ["sysctl", "-n", "machdep.cpu.brand_string"]
+            answer = subprocess.run(command, capture_output=True, text=True, timeout=5).stdout.strip()
+            return answer or platform.machine()
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.machine()

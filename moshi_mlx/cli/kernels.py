@@ -1,0 +1,54 @@
+"""Does MLX calculate rightly here? The kernels that a frame lives on, at one row, against NumPy: milliseconds, at
+every start.
+
+New chips and new systems have broken kernels silently before (mlx#3797, mlx#4389): the model then speaks noise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import mlx.core as mx
+import numpy as np
+from numpy.typing import NDArray
+
+ROWS, COLUMNS = 256, 512
+QUANTIZED = {"q8": (8, 64), "q4": (4, 32)}  # bits, group: those of the published files
+TOLERANCE = 0.02  # of the largest value: bfloat16 keeps eight bits
+
+
+def kernel_errors() -> dict[str, float]:
+    """For each kernel the largest error, as a share of the largest value. To be called on the thread that steps."""
+    random = np.random.default_rng(0)
+    row = mx.array(random.normal(size=(1, COLUMNS)).astype(np.float32)).astype(mx.bfloat16)
+    weight = mx.array(random.normal(size=(ROWS, COLUMNS)).astype(np.float32)).astype(mx.bfloat16)
+    x = np.array(row.astype(mx.float32))
+    errors = {"bf16": _error(row @ weight.T, x @ np.array(weight.astype(mx.float32)).T)}
+    for name, (bits, group) in QUANTIZED.items():
+        packed, scales, biases = mx.quantize(weight, group_size=group, bits=bits)
+        product = mx.quantized_matmul(row, packed, scales, biases, transpose=True, group_size=group, bits=bits)
+        parts = [np.array(packed), *(np.array(part.astype(mx.float32)) for part in (scales, biases))]
+        errors[name] = _error(product, x @ unpack(*parts, bits).T)
+    return errors
+
+
+def complain(errors: Mapping[str, float]) -> str:
+    """What is wrong and what to do, "" if nothing is."""
+    wrong = ", ".join(f"{name} is off by {error:.0%}" for name, error in errors.items() if not error <= TOLERANCE)
+    return (
+        f"MLX calculates wrongly on this machine ({wrong}): try another version of mlx, and report it" if wrong else ""
+    )
+
+
+def unpack(
+    packed: NDArray[np.uint32], scales: NDArray[np.float32], biases: NDArray[np.float32], bits: int
+) -> NDArray[np.float32]:
+    """MLX's affine quantization undone in NumPy: words (rows, n), the lowest bits first → values (rows, columns)."""
+    shifts = np.arange(0, 32, bits, dtype=np.uint32)
+    values = (packed[..., None] >> shifts & np.uint32((1 << bits) - 1)).reshape(len(packed), scales.shape[1], -1)
+    whole = values * scales[..., None] + biases[..., None]
+    return whole.reshape(len(packed), -1).astype(np.float32)
+
+
+def _error(got: mx.array, wanted: NDArray[np.float32]) -> float:
+    return float(np.abs(np.array(got.astype(mx.float32)) - wanted).max() / np.abs(wanted).max())
