@@ -1,0 +1,102 @@
+"""How long a frame takes: whole, as in a conversation, and in stages that are evaluated apart.
+
+Stages are slower together than the whole frame: each waits for the device once. Times are wall-clock seconds.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+
+from ..frame import FRAME
+from ..models.cache import TransformerState, leaves
+from ..models.compiled import Compiled
+from ..session import Session
+
+STAGES = ("encode", "temporal", "depth", "decode")
+_COPY = 1 << 28  # bytes: larger than any cache of a chip
+_TRIES = 5
+
+
+def percentiles(seconds: Sequence[float]) -> dict[str, float]:
+    """Milliseconds."""
+    p50, p95, p99, most = np.percentile(np.array(seconds) * 1e3, [50, 95, 99, 100])
+    return {"p50": float(p50), "p95": float(p95), "p99": float(p99), "max": float(most)}
+
+
+def noise(frames: int) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """A user to listen to, float32 (frames, 1920)."""
+    return np.random.default_rng(0).normal(scale=0.05, size=(frames, FRAME)).astype(np.float32)
+
+
+def fill(session: Session, frames: int) -> None:
+    """As if `frames` had passed: rings are read as then. What they hold is empty, so what is said means nothing."""
+    state = session.state
+    parts = ((state.lm.transformer, 1), (state.mimi.encoder.transformer, 2), (state.mimi.decoder.transformer, 2))
+    ring: TransformerState
+    for ring, steps in parts:
+        ring.offset = frames * steps
+        ring.position = mx.array(ring.offset, mx.int32)
+    state.frames = frames
+
+
+def time_frames(session: Session, frames: int, told: Callable[[int], None]) -> tuple[list[float], list[float]]:
+    """Wall and processor seconds of each of so many live frames."""
+    wall, processor = [], []
+    for index, pcm in enumerate(noise(frames)):
+        before, busy = time.perf_counter(), time.process_time()
+        session.step(pcm)
+        wall.append(time.perf_counter() - before)
+        processor.append(time.process_time() - busy)
+        told(index + 1)
+    return wall, processor
+
+
+def time_stages(session: Session, frames: int) -> dict[str, list[float]]:
+    """Seconds of each stage of so many frames, evaluated apart; two frames more warm them up."""
+    moshi, state, sampling = session.moshi, session.state, session.sampling
+    lm, config = moshi.lm, moshi.config.lm
+    temporal = Compiled(lm.temporal_step, 1)
+    depth = mx.compile(lambda z, text, gumbel: lm.depth_step(z, text, gumbel, sampling))
+    times: dict[str, list[float]] = {stage: [] for stage in STAGES}
+
+    def timed(stage: str, work: Callable[[], Any], part: Any) -> Any:
+        before = time.perf_counter()
+        result = work()
+        mx.eval(result, leaves(part))
+        times[stage].append(time.perf_counter() - before)
+        return result
+
+    for pcm in noise(frames + 2):
+        sound = mx.array(pcm).reshape(1, FRAME, 1)
+        user = timed(
+            "encode", lambda sound=sound: moshi.mimi.encode_frames(sound, state.mimi.encoder), state.mimi.encoder
+        )
+        user = user[:, : config.user_q, 0]
+        z, text, gumbel = timed(
+            "temporal", lambda user=user: temporal(state.lm, user, None, sampling=sampling), state.lm
+        )
+        chosen = timed("depth", lambda z=z, text=text, gumbel=gumbel: depth(z, text, gumbel), [])
+        state.lm.columns.push(mx.concatenate([text[:, None], chosen], axis=1), config)
+        own = mx.minimum(state.lm.columns.complete(config), config.card - 1)
+        mx.eval(own, leaves(state.lm))
+        timed(
+            "decode", lambda own=own: moshi.mimi.decode_frames(own[..., None], state.mimi.decoder), state.mimi.decoder
+        )
+    return {stage: seconds[2:] for stage, seconds in times.items()}
+
+
+def copy_bandwidth() -> float:
+    """Bytes a second that the device reads and writes when it copies: the best of a few tries."""
+    source = mx.zeros(_COPY // 4)
+    mx.eval(source, source + 1)
+    best = float("inf")
+    for _ in range(_TRIES):
+        before = time.perf_counter()
+        mx.eval(source + 1)
+        best = min(best, time.perf_counter() - before)
+    return 2 * _COPY / best
