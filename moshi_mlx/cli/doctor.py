@@ -137,9 +137,8 @@ def _print(found: dict[str, Any]) -> None:
             one["name"] + (" (kv 8 bit)" if one["kv_bits"] else ""),
             f"{one['memory'] / GB:.1f}",
             f"{one['bytes_start'] / GB:.2f}",
-            f"{one['ms_start']:.0f}",
-            f"{one['ms_full']:.0f}",
-            one["problem"] or "runs",
+            *(f"{one[name]:.0f}" if machine["gpu"] else "–" for name in ("ms_start", "ms_full")),
+            one["grade"],
         )
     console.print(f"\nPredicted from memory traffic alone; a frame has {FRAME_MS:.0f} ms:")
     console.print(table)

@@ -75,7 +75,7 @@ def copy_bandwidth(count: int) -> float:
     """Bytes a second that go through memory when `count` bytes are copied: read and written. The best of a few."""
     import mlx.core as mx
 
-    source = mx.random.bits((count // 4,))
+    source = mx.arange(count // 4, dtype=mx.uint32)
     mx.eval(source)
     best = float("inf")
     for _ in range(COPIES):

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 ROWS, COLUMNS = 256, 512
 QUANTIZED = {"q8": (8, 64), "q4": (4, 32)}  # bits, group: those of the published files
-TOLERANCE = 0.02  # of the largest value: bfloat16 keeps eight bits
+TOLERANCE = 0.1  # of the largest value: the CPU's kernels add up in bfloat16 (0.05); one group left out gives 0.25
 
 
 def kernel_errors() -> dict[str, float]:
@@ -27,8 +27,8 @@ def kernel_errors() -> dict[str, float]:
     for name, (bits, group) in QUANTIZED.items():
         packed, scales, biases = mx.quantize(weight, group_size=group, bits=bits)
         product = mx.quantized_matmul(row, packed, scales, biases, transpose=True, group_size=group, bits=bits)
-        parts = [np.array(packed), *(np.array(part.astype(mx.float32)) for part in (scales, biases))]
-        errors[name] = _error(product, x @ unpack(*parts, bits).T)
+        scale, bias = (np.array(part.astype(mx.float32)) for part in (scales, biases))
+        errors[name] = _error(product, x @ unpack(np.array(packed), scale, bias, bits).T)
     return errors
 
 

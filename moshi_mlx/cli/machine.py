@@ -49,7 +49,7 @@ class Needs:
 class Forecast:
     """A checkpoint on a machine. ms and bytes a frame at the start and with a full window; memory: bytes in all.
 
-    problem: why it will not do, with the figure that says so; "" if it will.
+    grade: "runs", "too large", "too slow" or "no GPU"; problem: the figure that says why, "" if it runs.
     """
 
     name: str
@@ -59,6 +59,7 @@ class Forecast:
     ms_start: float
     ms_full: float
     memory: int
+    grade: str
     problem: str
 
 
@@ -68,15 +69,19 @@ def forecast(machine: Machine, needs: Needs, kv_bits: int | None = None) -> Fore
     full = needs.frame + window
     memory = needs.weights + window + CODEC_BYTES + SPARE_BYTES
     ms_start, ms_full = (1000 * count / machine.bandwidth for count in (needs.frame, full))
-    problem = ""
-    if memory > machine.working_set:
+    grade, problem = "runs", ""
+    if not machine.gpu:
+        grade, problem = "no GPU", "needs an Apple GPU"
+    elif memory > machine.working_set:
+        grade = "too large"
         problem = f"needs {memory / GB:.1f} GB, and {machine.working_set / GB:.1f} GB may be used"
     elif ms_full > SHARE * FRAME_MS:
+        grade = "too slow"
         problem = (
             f"reads {full / GB:.1f} GB a frame with a full window, {ms_full:.0f} ms at {machine.bandwidth / GB:.0f} "
             f"GB/s, and {SHARE * FRAME_MS:.0f} of {FRAME_MS:.0f} ms are for that"
         )
-    return Forecast(needs.name, kv_bits, needs.frame, full, ms_start, ms_full, memory, problem)
+    return Forecast(needs.name, kv_bits, needs.frame, full, ms_start, ms_full, memory, grade, problem)
 
 
 def forecasts(machine: Machine, known: Sequence[Needs]) -> list[Forecast]:
@@ -93,7 +98,7 @@ def choose(machine: Machine, known: Sequence[Needs]) -> Forecast | None:
     """The best checkpoint that runs in real time; None if none does."""
     rank = {needs.name: needs.rank for needs in known}
     able = [one for one in forecasts(machine, known) if not one.problem]
-    return max(able, key=lambda one: rank[one.name]) if machine.gpu and able else None
+    return max(able, key=lambda one: rank[one.name]) if able else None
 
 
 def verdict(machine: Machine, known: Sequence[Needs]) -> str:
@@ -105,8 +110,8 @@ def verdict(machine: Machine, known: Sequence[Needs]) -> str:
         kv = f" --kv-bits {best.kv_bits}" if best.kv_bits else ""
         return (
             f"Take {best.name}: {best.memory / GB:.1f} of {machine.working_set / GB:.1f} GB, and memory traffic alone "
-            f"takes {best.ms_start:.0f} ms a frame at the start, {best.ms_full:.0f} of {FRAME_MS:.0f} with a full window "
-            f"(predicted, not measured). `moshi-mlx chat --model {best.name}{kv}`"
+            f"takes {best.ms_start:.0f} ms a frame at the start, {best.ms_full:.0f} of {FRAME_MS:.0f} with a full "
+            f"window (predicted, not measured). `moshi-mlx chat --model {best.name}{kv}`"
         )
     least = min(known, key=lambda needs: needs.weights)
     closest = forecast(machine, least, 8)
