@@ -1,0 +1,212 @@
+"""What a frame costs, in counts: evaluations, host reads, traces, memory, bytes. Times are for `moshi-mlx bench`."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from moshi_mlx import Sampling, Session
+from moshi_mlx.checkpoints.load import Moshi
+from moshi_mlx.cli.bench_count import counted_calls, kv_read, traces
+from moshi_mlx.cli.bench_random import random_moshi
+from moshi_mlx.cli.bench_time import fill, noise
+from moshi_mlx.frame import FRAME, Reply
+from moshi_mlx.models import memory
+from moshi_mlx.models.cache import TransformerState, leaves
+from moshi_mlx.models.config import TransformerConfig
+from moshi_mlx.models.sampling import kth_largest
+
+READS = ("item", "tolist", "__array__", "__bool__", "__int__", "__float__", "__index__", "__buffer__")
+
+
+@pytest.fixture
+def moshi(load: Callable[[str], Moshi]) -> Moshi:
+    """Windows of 10 frames and 6 latent steps."""
+    return load("moshi")
+
+
+@pytest.fixture
+def compiling() -> Iterator[None]:
+    mx.enable_compile()
+    yield
+    mx.disable_compile()
+
+
+def speak(session: Session, frames: int) -> list[Reply]:
+    return [session.step(pcm) for pcm in 4 * noise(frames)]
+
+
+def test_a_frame_is_evaluated_and_read_once(moshi: Moshi, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kyutai's port waits for the device about 19 times a frame: hidden `.any()` and `.item()` count as well."""
+    session = Session(moshi, seed=1)
+    speak(session, 2)
+    hidden: list[str] = []
+    for name in READS:
+        if real := getattr(mx.array, name, None):
+            monkeypatch.setattr(
+                mx.array,
+                name,
+                lambda self, *a, name=name, real=real, **k: (hidden.append(name), real(self, *a, **k))[1],
+            )
+    with counted_calls() as calls:
+        reads = len(hidden)
+        session.step(np.zeros(FRAME, np.float32))
+    assert (calls.evaluations, calls.host_reads) == (1, 1)
+    assert len(hidden) - reads <= 1, hidden  # the host read itself
+
+
+def test_compiled_is_plain(moshi: Moshi, compiling: None) -> None:
+    """A trace that froze an offset, a key or a window agrees for a few frames and then diverges."""
+    compiled = Session(moshi, seed=5)
+    compiled.warm_up()
+    before = traces(moshi)
+    heard = speak(compiled, 34)  # more than 3 windows
+    assert traces(moshi) == before, "a frame after the warm-up was traced"
+    mx.disable_compile()
+    plain = speak(Session(moshi, seed=5), 34)
+    assert len({reply.text_token for reply in plain}) > 5
+    for ours, theirs in zip(heard, plain, strict=True):
+        assert ours.text_token == theirs.text_token
+        assert np.array_equal(ours.user_codes, theirs.user_codes)
+        assert np.array_equal(ours.codes, theirs.codes)
+        assert np.abs(ours.pcm - theirs.pcm).max() < 5e-5
+
+
+def test_every_way_of_reading_is_traced_in_the_warm_up(moshi: Moshi) -> None:
+    """A ring that fills is read in longer parts: a trace in the middle of a conversation is a hiccup of many frames."""
+    config = TransformerConfig(32, 1, 1, 32, context=3000)
+    state = TransformerState.make(config, 1, 1, mx.float32)
+    ways = []
+    for offset in range(6100):
+        state.offset = offset
+        ways.append(state.way(1))
+    turns = [0, *(n for n in range(1, 6100) if ways[n] != ways[n - 1])]
+    assert turns == state.turns()
+    assert all(used >= min(offset + 1, 3000) for offset, (used, _, _) in enumerate(ways))
+    assert {whole for _, whole, _ in ways} == {True}
+    assert [masked for _, _, masked in ways] == [offset < 2999 for offset in range(6100)]
+
+
+def test_warm_up_leaves_no_trace_in_the_conversation(moshi: Moshi) -> None:
+    """Kyutai's warm-up runs on the live state: every conversation starts with 320 ms of hidden past."""
+    warm, cold = Session(moshi, seed=9), Session(moshi, seed=9)
+    done: list[float] = []
+    warm.warm_up(done.append)
+    assert done == sorted(done)
+    assert done[-1] == 1
+    for ours, theirs in zip(speak(warm, 4), speak(cold, 4), strict=True):
+        assert (ours.frame, ours.text, ours.text_token) == (theirs.frame, theirs.text, theirs.text_token)
+        assert np.array_equal(ours.pcm, theirs.pcm)
+
+
+@pytest.mark.parametrize("kv_bits", [None, 8])
+def test_rings_are_written_in_place(kv_bits: int | None, compiling: None) -> None:
+    """One forgotten reference to a ring makes every write a copy: at 7B, 1.6 GB a frame."""
+    from moshi_mlx.models.compiled import Compiled
+    from moshi_mlx.models.config import DepthConfig, LmConfig
+    from moshi_mlx.models.lm import Lm
+
+    depth = DepthConfig(TransformerConfig(32, 1, 1, 32, rope=None), (0, 1))
+    trunk = TransformerConfig(64, 1, 2, 64, context=20_000)
+    lm = Lm(LmConfig(trunk, depth, 40, 40, 32, 3, 2, (0, 0, 1, 0)))
+    mx.eval(lm.parameters())
+    state = lm.make_state(0, kv_bits=kv_bits)
+    ring = sum(leaf.nbytes for leaf in leaves(state)) // 4  # keys or values of a layer
+    assert isinstance(lm.live, Compiled)
+    peaks = []
+    for _ in range(6):
+        sampled = lm.step(mx.zeros((1, 1), mx.int32), state, Sampling())
+        mx.eval(sampled, leaves(state))
+        peaks.append(mx.get_peak_memory() - mx.get_active_memory())
+        mx.reset_peak_memory()
+    assert max(peaks[2:]) < ring / 2
+    assert len(set(peaks[3:])) == 1 or max(peaks[3:]) - min(peaks[3:]) < 1 << 14
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 9000), st.data())
+def test_kth_largest(n: int, data: st.DataObject) -> None:
+    """Ties across blocks, padding that wins, and rows of −∞ are where a search by block maxima goes wrong."""
+    k = data.draw(st.integers(1, min(n, 300)))
+    random = np.random.default_rng(data.draw(st.integers(0, 99)))
+    rows = random.normal(size=(2, n)).astype(np.float32)
+    if data.draw(st.booleans()):
+        rows = np.round(rows)  # mostly ties
+    rows[:, random.random(n) < data.draw(st.sampled_from([0, 0.5, 1]))] = -np.inf
+    assert np.array_equal(kth_largest(mx.array(rows), k), np.sort(rows, axis=-1)[:, n - k : n - k + 1])
+
+
+@pytest.mark.parametrize(
+    ("recipe", "limit"), [("uniform-4", 5.5e9), ("mixed-4-8", 5.4e9), ("4/64", 5.0e9), ("uniform-3", 4.4e9)]
+)
+def test_bytes_of_a_frame_of_7b(recipe: str, limit: float) -> None:
+    """The budget that decides whether a Mac holds 80 ms, from the arrays themselves; nothing is allocated."""
+    from moshi_mlx.cli.bench import _count
+    from moshi_mlx.session import SessionState
+
+    before = mx.get_active_memory()
+    moshi = random_moshi("moshiko-q4", recipe, lazy=True)
+    state = SessionState(moshi.lm.make_state(0, kv_bits=8), moshi.mimi.make_state())
+    counted = _count(moshi, state, 3000)
+    assert counted["reads"]["now"] == counted["reads"]["full"]
+    assert 0.9 * limit < counted["reads"]["full"]["language_model"] <= limit
+    assert counted["held"]["all"] <= 6.1e9
+    assert mx.get_active_memory() - before < 1 << 20
+
+
+def test_an_early_conversation_reads_little() -> None:
+    """A ring that is read whole from the first frame costs a full window of bandwidth before anything was said."""
+    moshi = random_moshi("moshiko-q4", lazy=True)
+    ring = moshi.lm.make_state(0, kv_bits=8).transformer
+    assert kv_read(ring, 100) * 11 < kv_read(ring, 3000) == kv_read(ring, 100_000)
+
+
+def test_filled_context_is_read_whole(moshi: Moshi) -> None:
+    """`bench --context` must measure a full window: an offset that leaves the position behind measures an empty one."""
+    session = Session(moshi, seed=1)
+    fill(session, 1000)
+    reply = session.step(np.zeros(FRAME, np.float32))
+    assert reply.frame == 1000
+    assert session.state.lm.transformer.position.item() == session.state.lm.transformer.offset == 1001
+
+
+def test_memory_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over-wiring froze 16 GB Macs; a Mac before macOS 15 raises."""
+    told: dict[str, int] = {}
+    monkeypatch.setattr(mx, "set_wired_limit", lambda n: told.update(wired=n))
+    monkeypatch.setattr(mx, "set_cache_limit", lambda n: told.update(cache=n))
+    monkeypatch.setattr(mx, "device_info", lambda: {"max_recommended_working_set_size": 10 << 30})
+    assert memory.limit_memory(5 << 30) == 0  # no Metal here
+    assert "wired" not in told
+    monkeypatch.setattr(mx.metal, "is_available", lambda: True)
+    monkeypatch.setattr(memory.platform, "mac_ver", lambda: ("14.7.1", ("", "", ""), "arm64"))
+    assert memory.limit_memory(5 << 30) == 0
+    assert "wired" not in told
+    monkeypatch.setattr(memory.platform, "mac_ver", lambda: ("15.0", ("", "", ""), "arm64"))
+    assert memory.limit_memory(5 << 30) == told["wired"] == 6 << 30
+    assert memory.limit_memory(50 << 30) == told["wired"] == 10 << 30
+    assert told["cache"] <= 1 << 30
+
+
+def test_a_broken_compiler_is_survived(tmp_path: Path) -> None:
+    """On Linux MLX compiles with g++ while it runs: one that fails ended the first frame in a traceback."""
+    fake = tmp_path / "g++"
+    fake.write_text('#!/bin/sh\n[ "$1" = --version ] && exit 0\nexit 1\n')
+    fake.chmod(0o755)
+    program = (
+        "import mlx.core as mx; from moshi_mlx.models.compiled import settle; settle();"
+        "print(mx.compile(lambda x: mx.exp(x) * 3 + x)(mx.zeros(3)).tolist())"
+    )
+    env = {k: v for k, v in os.environ.items() if k != "MLX_DISABLE_COMPILE"}
+    env |= {"PATH": f"{tmp_path}:{env['PATH']}", "TMPDIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, "[3.0, 3.0, 3.0]"), done.stderr
