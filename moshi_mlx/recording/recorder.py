@@ -85,7 +85,9 @@ class Recorder:
 
     def add(self, reply: Reply, pcm: Pcm, measures: Mapping[str, float] | None = None) -> None:
         """Takes one frame of a conversation that is recorded from its frame 0: the reply, the user's sound (copied),
-        and what was measured of it (`step_ms`, `played_at`, …; kept as an event)."""
+        and what was measured of it (kept as an event): `step_ms`, `lag_ms` (how much later than on the recording's
+        timeline it is played), …
+        """
         event = {"frame": reply.frame, "kind": "frame", **measures} if measures else None
         self._put((reply, np.array(pcm, np.float32), event))
 

@@ -6,6 +6,11 @@ const peaks = { user: unpack(data.peaks.user), moshi: unpack(data.peaks.moshi) }
 const words = [...document.querySelectorAll(".w")].map((node) => ({ node, text: node.textContent, start: +node.dataset.s, end: +node.dataset.e }));
 const loudest = Math.max(24, ...["user", "moshi"].map((side) => peaks[side].reduce((a, b) => Math.max(a, b), 0)));
 const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
+const indexAt = (list, time) => { // the last one that has begun
+  let low = 0, high = list.length;
+  while (low < high) { const middle = (low + high) >> 1; if (list[middle].start <= time) low = middle + 1; else high = middle; }
+  return low - 1;
+};
 const clock = (seconds) => `${Math.floor(seconds / 60)}:${String(Math.floor(seconds % 60)).padStart(2, "0")}`;
 
 class Lanes {
@@ -124,7 +129,8 @@ class Lanes {
     const c = this.context;
     c.font = "600 14px ui-sans-serif, system-ui, sans-serif";
     const free = [-1e9, -1e9]; // two rows, for speech is denser than writing
-    for (const word of words) {
+    for (let index = Math.max(0, indexAt(words, this.left) - 8); index < words.length; index++) {
+      const word = words[index];
       if (word.start > right) break;
       const x = this.x(word.start), width = c.measureText(word.text).width;
       const row = free.findIndex((at) => at <= x), base = y - 22 + 22 * row;
@@ -145,9 +151,19 @@ class Lanes {
 
 class Overview extends Lanes {
   get span() { return data.seconds; }
+  resize() { // the lanes are drawn once; playing only uncovers them
+    super.resize();
+    this.left = 0;
+    this.context.clearRect(0, 0, this.width, this.height);
+    this.wave("user", this.height * 0.27, this.height * 0.23, Infinity);
+    this.wave("moshi", this.height * 0.73, this.height * 0.23, Infinity);
+    this.picture = document.createElement("canvas");
+    this.picture.width = this.canvas.width;
+    this.picture.height = this.canvas.height;
+    this.picture.getContext("2d").drawImage(this.canvas, 0, 0);
+  }
   draw(now, view) {
     const c = this.context, { width: w, height: h, color } = this;
-    this.left = 0;
     c.clearRect(0, 0, w, h);
     c.fillStyle = color.line;
     c.globalAlpha = 0.55;
@@ -156,8 +172,11 @@ class Overview extends Lanes {
     c.fill();
     c.globalAlpha = 1;
     for (const item of data.overlaps) this.shade(item, 0, h);
-    this.wave("user", h * 0.27, h * 0.23, now);
-    this.wave("moshi", h * 0.73, h * 0.23, now);
+    c.globalAlpha = 0.42;
+    c.drawImage(this.picture, 0, 0, w, h);
+    c.globalAlpha = 1;
+    const part = now / data.seconds;
+    if (part > 0) c.drawImage(this.picture, 0, 0, this.picture.width * part, this.picture.height, 0, 0, w * part, h);
     c.fillStyle = color.ink;
     c.fillRect(this.x(now) - 1, 0, 2, h);
     for (const mark of window.bookmarks || []) {

@@ -4,7 +4,7 @@ const audio = $("audio"), root = document.documentElement;
 const lanes = new Lanes($("lanes")), overview = new Overview($("overview"));
 const turns = [...document.querySelectorAll(".turn")].map((node) => ({ node, start: +node.dataset.s, end: +node.dataset.e }));
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
-let cursor = -1, scrolled = 0, shown = { word: -2, turn: -2, second: -1 };
+let cursor = -1, scrolled = 0, shown = { word: -1, lit: -1, turn: -2, tenth: -1 };
 
 /* sound: embedded as FLAC, or a file beside the page */
 const sound = $("sound").textContent;
@@ -19,11 +19,6 @@ function seek(seconds, go = false) {
   paint(true);
 }
 const toggle = () => (audio.paused ? play() : audio.pause());
-const indexAt = (list, now) => { // the last one that has begun
-  let low = 0, high = list.length;
-  while (low < high) { const middle = (low + high) >> 1; if (list[middle].start <= now) low = middle + 1; else high = middle; }
-  return low - 1;
-};
 
 function paint(force = false) {
   const now = audio.currentTime;
@@ -31,16 +26,16 @@ function paint(force = false) {
   overview.draw(now, lanes);
   const word = indexAt(words, now), lit = word >= 0 && now < words[word].end ? word : -1;
   if (force || word !== shown.word || lit !== shown.lit) {
-    words.forEach((item, index) => {
-      item.node.classList.toggle("heard", index <= word);
-      item.node.classList.toggle("lit", index === lit);
-    });
+    for (let index = Math.min(word, shown.word) + 1; index <= Math.max(word, shown.word); index++) words[index].node.classList.toggle("heard", index <= word);
+    words[shown.lit]?.node.classList.remove("lit");
+    words[lit]?.node.classList.add("lit");
     shown.word = word;
     shown.lit = lit;
   }
   const turn = indexAt(turns, now);
   if (force || turn !== shown.turn) {
-    turns.forEach((item, index) => item.node.classList.toggle("now", index === turn));
+    turns[shown.turn]?.node.classList.remove("now");
+    turns[turn]?.node.classList.add("now");
     if (turn >= 0 && !audio.paused && performance.now() - scrolled > 4000) follow(turns[turn].node);
     shown.turn = turn;
   }
