@@ -69,6 +69,12 @@ class Terminal:
         """The window changes its size."""
         fcntl.ioctl(self._own, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
 
+    def hang_up(self) -> None:
+        """The window is closed."""
+        for end in (self._own, self._theirs):
+            os.close(end)
+        self._own = self._theirs = -1
+
     def end(self, seconds: float) -> int:
         """Reads until the command has ended; its status."""
         until = time.monotonic() + seconds
@@ -93,5 +99,5 @@ class Terminal:
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()
-        os.close(self._own)
-        os.close(self._theirs)
+        if self._own >= 0:
+            self.hang_up()

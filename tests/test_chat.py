@@ -49,7 +49,9 @@ def test_two_chats_on_a_pipe_differ_unless_seeded_alike(short: Path, tmp_path: P
     after the other, as lines, with files, statistics and a summary.
     """
     script = (
-        "import sys; from moshi_mlx.cli import chat; from moshi_mlx.cli.main import main\nchat.FILE_TAIL = 0.5\n"
+        "import sys; from moshi_mlx import realtime; from moshi_mlx.cli.main import main\n"
+        "made = realtime.FileDevice\n"  # as fast as it goes: a busy machine drops frames
+        "realtime.FileDevice = lambda *a, **known: made(*a, **{**known, 'realtime': False})\n"
         "for name, seed in (('a', '1'), ('b', '1'), ('c', '2')):\n"
         f"    assert main(['chat', '--device', 'file:{short},{tmp_path}/' + name + '.wav', '--seed', seed,\n"
         f"        '--record', '{tmp_path}/' + name, '--stats', '{tmp_path}/' + name + '.jsonl']) == 0\n"
@@ -61,10 +63,9 @@ def test_two_chats_on_a_pipe_differ_unless_seeded_alike(short: Path, tmp_path: P
     assert "frames; the model took" in run.stderr
     assert "\x1b" not in run.stdout + run.stderr
     said = {name: open_recording(tmp_path / name).codes().text_tokens.tolist() for name in "abc"}
-    least = min(len(tokens) for tokens in said.values())  # a slow machine may drop frames of a live microphone
-    assert least > 12
-    assert said["a"][:12] == said["b"][:12]
-    assert said["a"][:12] != said["c"][:12]
+    assert len(said["a"]) > 50
+    assert said["a"] == said["b"]
+    assert said["a"] != said["c"]
     summary = json.loads((tmp_path / "a.jsonl").read_text().splitlines()[-1])
     assert summary["frames"] == len(said["a"])
     assert summary["state"] == "stopped"
@@ -125,6 +126,18 @@ def test_other_signals_restore_the_terminal_too() -> None:
         terminal.process.send_signal(signal.SIGTERM)
         assert terminal.end(5.0) == 128 + signal.SIGTERM
         assert terminal.restored()
+
+
+def test_a_closed_window_ends_the_chat_with_its_files(tmp_path: Path) -> None:
+    """Without its terminal the chat went on for ever, or died with half a recording."""
+    folder = tmp_path / "rec"
+    words = ["--device", f"file:{QUESTION},{tmp_path}/out.wav", "--record", str(folder)]
+    with Terminal([*CHAT, *words]) as terminal:
+        terminal.wait_for("● live")
+        terminal.hang_up()
+        assert terminal.process.wait(10) == 128 + signal.SIGHUP
+    assert open_recording(folder).info.finished
+    assert soundfile.info(tmp_path / "out.wav").samplerate == RATE
 
 
 @pytest.mark.parametrize("moment", range(MOMENTS))

@@ -21,7 +21,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..frame import MoshiError
 from .endings import Endings
 from .options import UsageError, add_model, add_sampling
 
@@ -85,12 +84,15 @@ def run(args: argparse.Namespace) -> int:
         stopped = False
         try:
             _show(live, endings, plain)
+        except OSError:  # the terminal has gone
+            endings.asked = endings.asked or signal.SIGHUP
         finally:
             stopped = live.end(END_TIME)
             if args.stats is not None:
                 args.stats.write_text(live.talk.json_lines(), encoding="utf-8")
         if plain is not None:
-            plain.lines(live.transcript)
+            with contextlib.suppress(BrokenPipeError):
+                plain.lines(live.transcript)
         return _leave(live, endings, stopped)
 
 
@@ -163,16 +165,11 @@ def _live(args: argparse.Namespace, device: Device) -> Live:
 
 def _banner() -> str:
     """What the demonstration model is, and which real ones are on this disk."""
-    from ..checkpoints.known import KNOWN
-    from ..checkpoints.locate import locate
+    from .examine import weights
 
-    there = []
-    for known in KNOWN:
-        if known.kind == "moshi":
-            with contextlib.suppress(MoshiError):
-                there.append(locate(known.alias, offline=True).label)
+    there = [f"--model {name}" for name in weights() if name.startswith("moshi")]
     if there:
-        return f"{DEMONSTRATION}; the real one is on this disk: --model {' or '.join(there)}."
+        return f"{DEMONSTRATION}; the real one is on this disk: {' or '.join(there)}."
     return f"{DEMONSTRATION}; `moshi-mlx doctor` names the real one for this machine."
 
 
@@ -226,8 +223,8 @@ def _suspend(live: Live, endings: Endings, keys: Keyboard | None, painter: Paint
 
 def _leave(live: Live, endings: Endings, stopped: bool) -> int:
     """The summary and the exit status."""
-    for line in live.summary():
-        print(line, file=sys.stderr)
+    with contextlib.suppress(OSError):
+        print("\n".join(live.summary()), file=sys.stderr)
     began = live.talk.statistics().frames > 0
     status = 128 + endings.asked if endings.asked and not (began and endings.asked == signal.SIGINT) else 0
     if not stopped:  # a thread deep in loading must not hold up the end, nor run while the process is taken down
