@@ -8,6 +8,7 @@ import fcntl
 import os
 import pty
 import select
+import signal
 import struct
 import subprocess
 import termios
@@ -41,7 +42,10 @@ class Terminal:
 
     @staticmethod
     def _take() -> None:
-        """In the child: a session of its own, with this terminal in control, so that Ctrl-C is a signal."""
+        """In the child: a session of its own, with this terminal in control, so that Ctrl-C is a signal (which is
+        ignored in what a shell has put into the background).
+        """
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
         os.setsid()
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 

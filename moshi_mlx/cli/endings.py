@@ -12,8 +12,6 @@ ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 class Endings:
     """While entered, what would end the process sets `asked` to the signal's number and, while `at_once`, raises
     KeyboardInterrupt; without that, all can be closed in order. Ctrl-Z sets `suspended`.
-
-    A library that is being imported may swallow the exception: look at `asked` before going on.
     """
 
     def __init__(self) -> None:

@@ -8,18 +8,16 @@ Exit status: 0 done, 1 failed, 2 wrong use, 130 interrupted.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import importlib
 import os
-import signal
 import sys
-import threading
 import warnings
-from collections.abc import Iterator, Sequence
-from types import ModuleType
+from collections.abc import Sequence
 from typing import NoReturn
 
 from .. import __version__
+from ..frame import MoshiError
+from .options import UsageError
 
 COMMANDS = {
     "chat": "talk: microphone, loudspeaker, screen",
@@ -52,29 +50,16 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def parse_command(name: str, argv: Sequence[str]) -> tuple[ModuleType, argparse.Namespace]:
-    """The module of one command and its own arguments."""
+def run_command(name: str, argv: Sequence[str]) -> int:
+    """Runs one command with its own arguments; raises what the command raises."""
     module = importlib.import_module(f".{name}", __package__)
     parser = argparse.ArgumentParser(
         prog=f"moshi-mlx {name}", description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     module.add_arguments(parser)
     parser.add_argument("--debug", action="store_true", help="show the traceback of a failure")
-    return module, parser.parse_args(argv)
-
-
-@contextlib.contextmanager
-def nothing_to_close() -> Iterator[None]:
-    """Ctrl-C ends the process on the spot, so that no library that is being imported can swallow it (NumPy does)."""
-    before = signal.getsignal(signal.SIGINT)
-    ours = before is signal.default_int_handler and threading.current_thread() is threading.main_thread()
-    if ours:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-    try:
-        yield
-    finally:
-        if ours:
-            signal.signal(signal.SIGINT, before)
+    args = parser.parse_args(argv)
+    return int(module.run(args))
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
@@ -86,13 +71,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; gives the exit status."""
     words = list(sys.argv[1:] if argv is None else argv)
     warnings.showwarning = _show_warning
-    with nothing_to_close():
-        from ..frame import MoshiError
-        from .options import UsageError
-
-        module, args = parse_command(build_parser().parse_args(words[:1]).command, words[1:])
+    args = build_parser().parse_args(words[:1])
     try:
-        return int(module.run(args))
+        return run_command(args.command, words[1:])
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # `| head` closed stdout: nobody is left to tell
