@@ -175,7 +175,7 @@ def _talk(view: View, width: int, rows: int) -> list[Text]:
         return [Text(), Text("Speak: Moshi listens." if rows > 2 else "Speak.", "dim")]
     lines: list[Text] = []
     for line in reversed(view.lines):
-        stamp = f"{clock(line.seconds)}  {SAYS[line.who]:<5}  "
+        stamp = f"{clock(line.seconds):>{len(clock(view.now.seconds))}}  {SAYS[line.who]:<5}  "
         wrapped = _wrap(Text(clean(line.text).strip(), STYLES[line.who]), max(8, width - len(stamp)))
         block = [Text.assemble((stamp if not i else " " * len(stamp), "dim"), part) for i, part in enumerate(wrapped)]
         lines = block + lines
