@@ -11,9 +11,10 @@ from ..frame import MoshiError
 from ..models.config import MimiConfig
 from ..models.mimi import Mimi
 from .codec_config import mimi_config
+from .config_file import read_json
 from .hf_config import hf_mimi_config
 from .load import make_mimi, open_checkpoint, read_tensors, read_weights
-from .locate import Located, locate, read_json
+from .locate import Located, locate
 from .recognise import recognise
 
 ALONE = 8  # codebooks where no language model says how many it needs

@@ -65,6 +65,11 @@ def snapshot(address: Address) -> Path | None:
     return folder if _COMMIT.fullmatch(commit) and folder.is_dir() else None
 
 
+def repositories() -> list[str]:
+    """Every model repository of which something is on this disk."""
+    return sorted(path.name.removeprefix("models--").replace("--", "/", 1) for path in cache().glob("models--*--*"))
+
+
 def known_absent(folder: Path, name: str) -> bool:
     """Whether the Hub was asked for this file of this snapshot before and had none."""
     return (folder.parent.parent / ".no_exist" / folder.name / name).is_file()

@@ -50,8 +50,8 @@ def _helium() -> tuple[Known, ...]:
 
 
 KNOWN: tuple[Known, ...] = (
-    *_moshi("moshiko", "a man's voice"),
-    *_moshi("moshika", "a woman's voice"),
+    *_moshi("moshiko", "man"),
+    *_moshi("moshika", "woman"),
     Known(
         "hibiki-1b",
         "kyutai/hibiki-1b-mlx-bf16",
@@ -59,7 +59,7 @@ KNOWN: tuple[Known, ...] = (
         "hibiki",
         16.0,
         3.6,
-        "French to English, spoken",
+        "French → English",
     ),
     Known(
         "hibiki-2b",
@@ -68,10 +68,13 @@ KNOWN: tuple[Known, ...] = (
         "hibiki",
         16.0,
         6.2,
-        "French to English, spoken",
+        "French → English",
     ),
     *_helium(),
     Known("mimi", "kyutai/mimi", "model.safetensors", "mimi", 32.0, 0.38, "the codec alone"),
 )
 
 BY_ALIAS = {known.alias: known for known in KNOWN}
+
+_E351 = "09b782f0629851a271227fb9d36db65c041790365f11bbe5d3d59369cf863f50"
+SHA256 = {MOSHI_MIMI: _E351, "mimi-pytorch-e351c8d8@125.safetensors": _E351}  # file names that mean one content

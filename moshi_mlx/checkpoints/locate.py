@@ -9,7 +9,6 @@ the one exception. Nothing is downloaded that is already on disk.
 from __future__ import annotations
 
 import difflib
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +18,12 @@ from ..frame import MoshiError
 from . import hub
 from .address import Address, is_plain, looks_like_id, parse
 from .companions import Files, roles
+from .config_file import read_json
 from .known import BY_ALIAS
 from .meter import Meter
 from .transfer import Progress
 
 _PACKAGE = Path(__file__).resolve().parent.parent
-MAX_JSON = 4 << 20  # bytes
 EMBEDDED = (_PACKAGE.parent / "weights" / "tiny", _PACKAGE / "weights" / "tiny")  # in a clone, in a wheel
 
 
@@ -53,7 +52,7 @@ class Located:
         address = parse(name)
         if address.file is None:
             raise MoshiError(f"{name} names no file; write hf://org/repo/path/to/file")
-        return inside(_one_file(address, self.offline, self.progress), address.file)
+        return inside(one_file(address, self.offline, self.progress), address.file)
 
     def has(self, name: str) -> bool:
         """Whether a plain name is there."""
@@ -85,22 +84,28 @@ def locate(source: str | Path | None, *, offline: bool = False, progress: Progre
                 "this installation lacks the embedded model; name one with --model or reinstall moshi-live"
             )
         return Located(folder, "the embedded demonstration model", None, True, offline, progress)
+    address = address_of(source)
+    if address is None:
+        return _local(Path(source).expanduser(), offline, progress)
+    folder = _from_hub(address, offline, progress)
+    return Located(folder, str(source), address.file, False, offline, progress)
+
+
+def address_of(source: str | Path) -> Address | None:
+    """Where on the Hub `source` is, None if it is a path of this disk; MoshiError if it is neither."""
     text = str(source)
-    path = Path(text).expanduser()
-    if isinstance(source, Path) or path.exists() or text.startswith((".", "/", "~")):
-        return _local(path, offline, progress)
+    if isinstance(source, Path) or text.startswith((".", "/", "~")) or Path(text).exists():
+        return None
     alias, _, revision = text.partition("@")
     if known := BY_ALIAS.get(alias):
-        address = Address(known.repo, revision or None, known.weights)
-    elif text.startswith("hf://") or looks_like_id(text):
-        address = parse(text)
-    else:
-        near = difflib.get_close_matches(alias, BY_ALIAS, 3, 0.5) or ["moshiko-q4", "moshika-q4"]
-        raise MoshiError(
-            f"there is no folder and no known model {text[:120]!r}; did you mean {' or '.join(near)}? "
-            "`moshi-mlx models list` shows all"
-        )
-    return Located(_from_hub(address, offline, progress), text, address.file, False, offline, progress)
+        return Address(known.repo, revision or None, known.weights)
+    if text.startswith("hf://") or looks_like_id(text):
+        return parse(text)
+    near = difflib.get_close_matches(alias, BY_ALIAS, 3, 0.5) or ["moshiko-q4", "moshika-q4"]
+    raise MoshiError(
+        f"there is no folder and no known model {text[:120]!r}; did you mean {' or '.join(near)}? "
+        "`moshi-mlx models list` shows all"
+    )
 
 
 def inside(folder: Path, name: str) -> Path:
@@ -121,20 +126,6 @@ def inside(folder: Path, name: str) -> Path:
     except (OSError, RuntimeError) as error:  # a loop of links, a name too long
         raise MoshiError(f"{str(path)[:200]} cannot be reached ({type(error).__name__}); check the name") from None
     return path
-
-
-def read_json(path: Path) -> Any:
-    """The content of a JSON file; MoshiError names the file and, for a fault of syntax, the line."""
-    try:
-        if path.stat().st_size > MAX_JSON:
-            raise MoshiError(f"{path} is too large for a configuration; is it the right file?")
-        return json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise MoshiError(f"{path}, line {error.lineno}: {error.msg}; mend the JSON") from None
-    except (ValueError, RecursionError) as error:  # not UTF-8, a number of 5,000 digits, a thousand brackets
-        raise MoshiError(f"{path} is not JSON ({type(error).__name__}); get it again") from None
-    except OSError as error:
-        raise MoshiError(f"{path} cannot be read: {error.strerror}") from None
 
 
 def get(address: Address, progress: Progress | None = None) -> Path:
@@ -196,8 +187,8 @@ def _cached(address: Address) -> Path | None:
     return folder if folder is not None and (folder / str(address.file)).is_file() else None
 
 
-def _one_file(address: Address, offline: bool, progress: Progress | None) -> Path:
-    """The snapshot that holds the file of this address, fetched if need be."""
+def one_file(address: Address, offline: bool, progress: Progress | None) -> Path:
+    """The snapshot that holds the one file of this address, fetched if need be, and nothing else of its repository."""
     if folder := _cached(address):
         return folder
     if offline:
