@@ -13,16 +13,11 @@ import argparse
 import json
 from dataclasses import asdict
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..checkpoints.known import KNOWN, Known
 from ..frame import FRAME_MS
 from .machine import GB, Needs, choose, forecasts, verdict
-
-if TYPE_CHECKING:
-    from ..quantization.formats import Matrix
-
-RECIPES_OF = {5.0: "uniform-4", 8.5: "uniform-8"}  # bits a weight of the published files → how they were made
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -75,35 +70,26 @@ def _moshi() -> list[Needs]:
 
 
 def needs_of(known: Known) -> Needs | None:
-    """Counted from the shapes of the published model; None for one that does not converse."""
+    """Counted from the shapes of the published model, no weight is made; None for one that does not converse."""
+    from ..models.memory import nbytes
     from ..models.published import PUBLISHED
-    from ..quantization.formats import cost
-    from ..quantization.recipes import RECIPES, plan
+    from ..quantization.formats import kv_bytes
+    from .bench_count import frame_bytes
+    from .bench_random import random_moshi
 
-    name = known.alias if known.alias in PUBLISHED else known.alias.rpartition("-")[0]
-    if name not in PUBLISHED:
+    if not known.alias.startswith(tuple(PUBLISHED)):
         return None
-    config, (parts, others) = PUBLISHED[name], _parts(name)
-    recipe = RECIPES_OF.get(known.bits)
-    count = cost(plan(RECIPES[recipe], parts) if recipe else {}, parts, config, others)
-    window_8 = None if count.full_kv8 is None else count.full_kv8 - count.frame
-    return Needs(known.alias, known.bits, count.nbytes, count.frame, count.full - count.frame, window_8)
-
-
-@cache
-def _parts(name: str) -> tuple[tuple[Matrix, ...], int]:
-    """The matrices of a published model, and the bytes of all that is none. No weight is made."""
-    from mlx.utils import tree_flatten
-
-    from ..models.lm import Lm
-    from ..models.published import PUBLISHED
-    from ..quantization.formats import KEPT_BYTES, matrices
-
-    lm = Lm(PUBLISHED[name])
-    parts = tuple(matrices(lm))
-    trees: Any = tree_flatten(lm.parameters())
-    values = sum(value.size for _, value in trees)
-    return parts, KEPT_BYTES * (values - sum(part.weights for part in parts))
+    moshi = random_moshi(known.alias, lazy=True)
+    read = frame_bytes(moshi)
+    return Needs(
+        name=known.alias,
+        rank=known.bits,
+        weights=nbytes(moshi.lm.parameters()),
+        codec=nbytes(moshi.mimi.parameters()),
+        frame=sum(read.values()),
+        window=kv_bytes(moshi.config.lm, None),
+        window_8=kv_bytes(moshi.config.lm, 8) or None,
+    )
 
 
 def _print(found: dict[str, Any]) -> None:

@@ -8,7 +8,6 @@ import platform
 import shutil
 import subprocess
 import sys
-import time
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -19,8 +18,6 @@ from ..frame import MoshiError
 from .machine import Machine
 
 PACKAGES = ("mlx", "mlx-metal", "numpy", "sounddevice", "soundfile", "livekit", "rich")
-COPY_BYTES = {True: 256 << 20, False: 32 << 20}  # with a GPU, without
-COPIES = 5
 LENT = 0.75  # of the memory, where the system does not say what the GPU may use
 LISTEN = 0.6  # seconds
 
@@ -65,24 +62,12 @@ def machine() -> Machine:
     """Memory, what the GPU may use of it, and the bandwidth, measured."""
     import mlx.core as mx
 
+    from .bench_time import copy_bandwidth
+
     gpu = mx.metal.is_available()
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     lent = int(mx.device_info().get("max_recommended_working_set_size", 0)) if gpu else 0
-    return Machine(memory, lent or round(memory * LENT), copy_bandwidth(COPY_BYTES[gpu]), gpu)
-
-
-def copy_bandwidth(count: int) -> float:
-    """Bytes a second that go through memory when `count` bytes are copied: read and written. The best of a few."""
-    import mlx.core as mx
-
-    source = mx.arange(count // 4, dtype=mx.uint32)
-    mx.eval(source)
-    best = float("inf")
-    for _ in range(COPIES):
-        begin = time.perf_counter()
-        mx.eval(source + 1)
-        best = min(best, time.perf_counter() - begin)
-    return 2 * count / best
+    return Machine(memory, lent or round(memory * LENT), copy_bandwidth(), gpu)
 
 
 def weights() -> list[str]:
