@@ -116,6 +116,6 @@ def verdict(machine: Machine, known: Sequence[Needs]) -> str:
     least = min(known, key=lambda needs: needs.weights)
     closest = forecast(machine, least, 8)
     return (
-        f"Moshi 7B does not run in real time here: even {closest.name} with keys and values in 8 bits {closest.problem}. "
-        "The embedded demonstration does."
+        f"Moshi 7B does not run in real time here: even {closest.name} with keys and values in 8 bits "
+        f"{closest.problem}. The embedded demonstration does."
     )
