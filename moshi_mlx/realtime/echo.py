@@ -11,11 +11,16 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..frame import RATE, MoshiError, Pcm
+from .adaptive import AdaptiveFilter
 from .jitter import SILENCE
 
 BLOCK = RATE // 100  # samples: 10 ms
 MODES = ("off", "duck", "cancel")
-_LOOKBACK = 100  # blocks, one second, after which the reserve is looked at
+_ROOM = 32  # blocks for which what was played can still be heard
+_LATE = 222  # samples by which WebRTC's result comes later (measured)
+_LETS_THROUGH = 0.05  # share of the linear result's power above which WebRTC's result says that somebody talks
+_ALL_ECHO = 0.001  # share of the microphone's power below which WebRTC's result says that all of it was echo
+_HOLD = 5  # blocks
 _TAIL = 30  # blocks for which the gate stays shut after the last loud one: the device's latency and the room
 
 
@@ -48,7 +53,13 @@ class Duck:
 
 
 class Cancel:
-    """WebRTC's echo canceller, from the extra package `livekit`."""
+    """WebRTC's echo canceller (the extra package `livekit`), with a linear one beside it for when both talk.
+
+    WebRTC's removes 45 dB and more, but gates whoever talks at the same time (measured: a correlation of 0.6 is left),
+    cuts below 100 Hz and rounds to 16 bits. The linear one leaves 20 dB less undone and the near end alone. So the
+    model hears the linear one while WebRTC's lets through some of what it left, which is what is no echo, and while
+    nothing was played; and WebRTC's at all other times.
+    """
 
     def __init__(self) -> None:
         try:
@@ -59,18 +70,56 @@ class Cancel:
         self._rtc: Any = rtc
         self.reset()
 
-    def process(self, microphone: Pcm, played: Pcm) -> Pcm:
-        self._apm.process_reverse_stream(self._frame(played))
-        frame = self._frame(microphone)
-        self._apm.process_stream(frame)
-        return np.frombuffer(frame.data, np.int16).astype(np.float32) / np.float32(32_768)
-
     def reset(self) -> None:
-        self._apm = self._rtc.AudioProcessingModule(echo_cancellation=True)
+        self._webrtc = self._rtc.AudioProcessingModule(echo_cancellation=True)
+        self._filter = AdaptiveFilter(BLOCK)
+        self._line: Pcm = np.zeros(2 * BLOCK, np.float32)  # the linear one's results: WebRTC's come later
+        self._played = np.zeros(_ROOM, np.float32)  # power of the last blocks that were played
+        self._strong, self._weak = 0.0, 0.0  # smoothed power of the two results
+        self._heard, self._left = 0.0, 0.0  # smoothed power of pure echo, before and after the linear one
+        self._hold = 0  # blocks for which somebody is still taken to talk
+        self._gain = 1.0
+
+    def process(self, microphone: Pcm, played: Pcm) -> Pcm:
+        weak = self._delayed(self._filter.process(microphone, played))
+        strong = self._cancel(microphone, played)
+        self._played = np.concatenate([[_power(played)], self._played[:-1]])
+        self._strong = _smooth(self._strong, _power(strong))
+        self._weak = _smooth(self._weak, _power(weak))
+        silent = float(self._played.max()) < SILENCE**2 / 100
+        if self._strong > _LETS_THROUGH * self._weak:
+            self._hold = _HOLD
+        elif self._strong < _ALL_ECHO * _power(microphone):
+            self._heard += 0.01 * (_power(microphone) - self._heard)
+            self._left += 0.01 * (_power(weak) - self._left)
+        learnt = self._left < self._heard / 4
+        gain = 1.0 if silent or (self._hold and learnt) else 0.0
+        self._hold = max(0, self._hold - 1)
+        slope = np.linspace(self._gain, gain, BLOCK, dtype=np.float32)
+        self._gain = gain
+        return weak if slope.all() and gain == 1.0 else slope * weak + (1 - slope) * strong
+
+    def _delayed(self, block: Pcm) -> Pcm:
+        self._line = np.concatenate([self._line[BLOCK:], block])
+        return self._line[BLOCK - _LATE : 2 * BLOCK - _LATE]
+
+    def _cancel(self, microphone: Pcm, played: Pcm) -> Pcm:
+        self._webrtc.process_reverse_stream(self._frame(played))
+        frame = self._frame(microphone)
+        self._webrtc.process_stream(frame)
+        return np.frombuffer(frame.data, np.int16).astype(np.float32) / np.float32(32_768)
 
     def _frame(self, block: Pcm) -> Any:
         data = np.clip(np.round(block * 32_768), -32_768, 32_767).astype(np.int16)
         return self._rtc.AudioFrame(bytearray(data.tobytes()), RATE, 1, BLOCK)
+
+
+def _power(block: Pcm) -> float:
+    return float(np.mean(np.square(block)))
+
+
+def _smooth(old: float, new: float) -> float:
+    return 0.8 * old + 0.2 * new
 
 
 def make_echo(mode: str) -> Echo | None:
@@ -78,50 +127,3 @@ def make_echo(mode: str) -> Echo | None:
     if mode not in MODES:
         raise MoshiError(f"echo mode {mode!r} is unknown: use one of {', '.join(MODES)}")
     return {"off": lambda: None, "duck": Duck, "cancel": Cancel}[mode]()
-
-
-class Pairing:
-    """Gives each block of the microphone the block of what was played that belongs to it, though both arrive in bursts.
-    24 kHz.
-
-    Both streams tick alike, so one start decides: `reserve` samples of what was played are kept back, by which the echo
-    seems later than it is, and it never comes before its cause. What is missing for a block is replaced by silence and
-    dropped when it comes. Where the clocks drift, the reserve is put right in a silence.
-    """
-
-    def __init__(self) -> None:
-        self._played: Pcm = np.zeros(0, np.float32)
-        self._reserve = 0
-        self._debt = 0  # samples that were replaced by silence and are still to come
-        self._low = RATE
-        self._taken = 0
-
-    def add(self, played: Pcm) -> None:
-        """Adds what was played since."""
-        paid = min(self._debt, len(played))
-        self._debt -= paid
-        self._played = np.concatenate([self._played, played[paid:]])[-RATE:]
-
-    def start(self, waiting: int, reserve: int) -> None:
-        """Pairs the newest of both: `waiting` samples of the microphone are still to be processed."""
-        self._reserve, self._debt = reserve, 0
-        self._resize(waiting + reserve)
-
-    def take(self) -> Pcm:
-        """The next block (240,)."""
-        block, self._played = self._played[:BLOCK], self._played[BLOCK:]
-        missing = BLOCK - len(block)
-        self._debt += missing
-        self._low = min(self._low, len(self._played) - self._debt)
-        self._taken += 1
-        if self._taken >= _LOOKBACK and np.sqrt(np.mean(np.square(self._played))) < SILENCE:
-            if not 0 < self._low < 2 * self._reserve:
-                self._resize(len(self._played) + self._reserve - self._low)
-            self._taken, self._low = 0, RATE
-        return np.concatenate([block, np.zeros(missing, np.float32)])
-
-    def _resize(self, size: int) -> None:
-        """Leaves out the oldest or puts silence before it."""
-        missing = max(0, size - len(self._played))
-        kept = self._played[len(self._played) + missing - size :]
-        self._played = np.concatenate([np.zeros(missing, np.float32), kept])

@@ -14,9 +14,10 @@ import numpy as np
 from ..frame import FRAME, FRAME_MS, RATE, MoshiError, Pcm, Stepper
 from .capture import Backlog, Capture
 from .device import Device
-from .echo import BLOCK, Echo, Pairing
+from .echo import BLOCK, Echo
 from .fade import PIECE, Bridge
 from .jitter import JitterBuffer
+from .pairing import Pairing
 from .resample import Resampler
 from .ring import Ring
 from .statistics import Counts, Exchange, Meter

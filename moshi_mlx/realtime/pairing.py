@@ -1,0 +1,60 @@
+"""What was played, next to what was heard: the two streams of a device, brought together block by block for the echo
+treatment.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..frame import RATE, Pcm
+from .echo import BLOCK
+from .jitter import SILENCE
+
+_LOOKBACK = 100  # blocks, one second, after which the reserve is looked at
+
+
+class Pairing:
+    """Gives each block of the microphone the block of what was played that belongs to it, though both arrive in bursts.
+    24 kHz.
+
+    Both streams tick alike, so one start decides: `reserve` samples of what was played are kept back, by which the echo
+    seems later than it is, and it never comes before its cause. What is missing for a block is replaced by silence and
+    dropped when it comes. Where the clocks drift, the reserve is put right in a silence.
+    """
+
+    def __init__(self) -> None:
+        self._played: Pcm = np.zeros(0, np.float32)
+        self._reserve = 0
+        self._debt = 0  # samples that were replaced by silence and are still to come
+        self._low = RATE
+        self._taken = 0
+
+    def add(self, played: Pcm) -> None:
+        """Adds what was played since."""
+        paid = min(self._debt, len(played))
+        self._debt -= paid
+        self._played = np.concatenate([self._played, played[paid:]])[-RATE:]
+
+    def start(self, waiting: int, reserve: int) -> None:
+        """Pairs the newest of both: `waiting` samples of the microphone are still to be processed."""
+        self._reserve, self._debt = reserve, 0
+        self._resize(waiting + reserve)
+
+    def take(self) -> Pcm:
+        """The next block (240,)."""
+        block, self._played = self._played[:BLOCK], self._played[BLOCK:]
+        missing = BLOCK - len(block)
+        self._debt += missing
+        self._low = min(self._low, len(self._played) - self._debt)
+        self._taken += 1
+        if self._taken >= _LOOKBACK and np.sqrt(np.mean(np.square(self._played))) < SILENCE:
+            if not 0 < self._low < 2 * self._reserve:
+                self._resize(len(self._played) + self._reserve - self._low)
+            self._taken, self._low = 0, RATE
+        return np.concatenate([block, np.zeros(missing, np.float32)])
+
+    def _resize(self, size: int) -> None:
+        """Leaves out the oldest or puts silence before it."""
+        missing = max(0, size - len(self._played))
+        kept = self._played[len(self._played) + missing - size :]
+        self._played = np.concatenate([np.zeros(missing, np.float32), kept])
