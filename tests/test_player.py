@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -52,32 +51,31 @@ def now(window: Browser) -> float:
     return float(window.run("return document.getElementById('audio').currentTime"))
 
 
-def lit(window: Browser) -> list:
-    """[time, lit words, the words that should be lit by their own times]: read in one go, just after painting."""
-    return window.run(
-        "paint(); const t = audio.currentTime, text = (list) => list.map((node) => node.textContent);"
-        "const all = [...document.querySelectorAll('.w')];"
-        "const due = all.filter((node) => +node.dataset.s <= t && t < +node.dataset.e).slice(-1);"
-        "return [t, text([...document.querySelectorAll('.w.lit')]), text(due)]"
-    )
+WATCH = """
+window.seen = [];  // [clock, word, its start, its end] whenever a word begins to be lit
+const note = (changes) => {
+  for (const { target } of changes)
+    if (target.classList.contains("lit"))
+      seen.push([audio.currentTime, target.textContent, +target.dataset.s, +target.dataset.e]);
+};
+new MutationObserver(note).observe(document.body, { subtree: true, attributeFilter: ["class"] });
+"""
 
 
 def test_it_plays_and_the_lit_word_follows_the_audio_clock(shown: Browser) -> None:
     """Guards against a page that shows words by a clock of its own, which runs away from the sound."""
     shown.run("seek(2.5)")
     shown.wait("!audio.seeking")
+    shown.run(WATCH)
     shown.run("document.getElementById('play').click()")
-    seen = []
-    shown.wait("audio.currentTime > 2.7")
-    while now(shown) < 4.6:
-        time_now, bright, due = lit(shown)
-        assert bright == due, time_now
-        seen += bright
-        time.sleep(0.05)
-    order = list(dict.fromkeys(seen))
-    said = [text for text in shown.run("return words.map((word) => word.text)") if text in order]
-    assert len(order) >= 4
-    assert order == said[: len(order)]
+    shown.wait("audio.currentTime > 5.5")
+    seen = shown.run("return seen")
+    assert all(start <= clock < end for clock, _, start, end in seen), seen
+    said = [word for _, word, _, _ in seen]
+    order = list(dict.fromkeys(said))
+    every = shown.run("return words.map((word) => word.text)")
+    assert len(order) >= 4  # of twelve: a busy machine may paint seldom
+    assert order == sorted(order, key=every.index)
     shown.run("document.getElementById('play').click()")
     assert shown.run("return audio.paused")
     assert shown.complaints() == []

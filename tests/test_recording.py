@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -299,6 +300,24 @@ def test_damaged_folders_get_one_line(tmp_path: Path, name: str, content: bytes)
         read_everything()
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 400
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data())
+def test_any_damage_is_an_error_of_ours(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    """Guards against an exception that is no MoshiError, whichever bytes of whichever file are damaged."""
+    folder = record(tmp_path_factory.mktemp("damaged") / "r", 12, MockStepper({2: " Hello", 6: " you"}))
+    names = ["session.json", "transcript.jsonl", "codes.bin", "conversation.wav"]
+    path = folder / data.draw(st.sampled_from(names))
+    content = bytearray(path.read_bytes())
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = data.draw(st.integers(0, min(len(content), 400) - 1))
+        content[at : at + data.draw(st.integers(0, 9))] = data.draw(st.binary(max_size=9))
+    path.write_bytes(content)
+    with contextlib.suppress(MoshiError):
+        finish(folder)
+    with contextlib.suppress(MoshiError):
+        open_recording(folder).codes()
 
 
 def test_links_do_not_lead_out_of_the_folder(tmp_path: Path) -> None:
