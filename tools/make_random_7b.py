@@ -157,7 +157,7 @@ def codec_shapes(config: MimiConfig) -> dict[str, Shape]:
 def write(path: Path, specs: dict[str, Spec], bits: int | None = None) -> None:
     """Vectors of ones; matrices random, with a spread of columns ** −½; packed values random bits."""
     normal = mx.random.normal((2 * BLOCK,))
-    packed = mx.random.bits((2 * BLOCK,))
+    packed = mx.random.randint(0, 1 << 16, (4 * BLOCK,)).astype(mx.uint16).view(mx.uint32)
     mx.eval(normal, packed)
     report = Meter()
     with TensorWriter(path, specs) as out:
