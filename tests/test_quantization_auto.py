@@ -108,7 +108,7 @@ def test_calibration_with_and_without_sound(tmp_path: Path, changes: dict) -> No
     moshi = moshi_mlx.load(make_source(tmp_path / "source", **changes))
     rng = np.random.default_rng(0)
     for sounds in ((), [rng.normal(0, 0.1, 5 * FRAME + 7).astype(np.float32)], [np.zeros(40 * FRAME, np.float32)] * 2):
-        codes = calibrate(moshi, moshi.lm, sounds, sequences=2, frames=9)
+        codes = calibrate(moshi.mimi, moshi.lm, sounds, sequences=2, frames=9)
         assert codes.shape == (2, moshi.config.lm.streams, 9)
         assert codes.min() >= 0
 

@@ -13,10 +13,10 @@ import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
-from ..checkpoints.load import Moshi
 from ..frame import FRAME, Pcm
 from ..models.cache import leaves
 from ..models.lm import Lm
+from ..models.mimi import Mimi
 from ..models.sampling import Sampling
 from .measure import Codes, best_condition
 
@@ -24,30 +24,31 @@ SEQUENCES, FRAMES = 4, 125  # side by side; 10 s each
 
 
 def calibrate(
-    moshi: Moshi, lm: Lm, sounds: Sequence[Pcm] = (), seed: int = 0, sequences: int = SEQUENCES, frames: int = FRAMES
+    mimi: Mimi, lm: Lm, sounds: Sequence[Pcm] = (), seed: int = 0, sequences: int = SEQUENCES, frames: int = FRAMES
 ) -> Codes:
-    """Codes int32 (sequences, streams, frames) by frame, as `Lm.logits` takes them. lm: the model that speaks.
+    """Codes int32 (sequences, streams, frames) by frame, as `Lm.logits` takes them. lm: the model that speaks,
+    its weights evaluated; mimi: what it hears with.
 
     sounds: 24 kHz, cut into pieces for the sequences, from the beginning again when there are too few.
     """
     config = lm.config
     if sounds:
-        heard = np.concatenate([hear(moshi, pcm, config.user_q) for pcm in sounds], axis=1)
+        heard = np.concatenate([hear(mimi, pcm, config.user_q) for pcm in sounds], axis=1)
         start = seed * frames * sequences  # another seed hears another part, where there is more than one
         span = (start + np.arange(sequences * frames)) % heard.shape[1]
         user = heard[:, span].reshape(config.user_q, sequences, frames).transpose(1, 0, 2)
     else:
-        silence = hear(moshi, np.zeros(frames * FRAME, np.float32), config.user_q)
+        silence = hear(mimi, np.zeros(frames * FRAME, np.float32), config.user_q)
         user = np.repeat(silence[None], sequences, axis=0)
         spoken = converse(lm, user, seed + 1_000)[:, 1 : 1 + min(config.dep_q, config.user_q)]
         user = np.concatenate([spoken, user[:, spoken.shape[1] :]], axis=1)
     return converse(lm, user, seed)
 
 
-def hear(moshi: Moshi, pcm: Pcm, codebooks: int) -> NDArray[np.int32]:
+def hear(mimi: Mimi, pcm: Pcm, codebooks: int) -> NDArray[np.int32]:
     """The user's codes (codebooks, frames) of a sound."""
     whole = np.pad(pcm, (0, -len(pcm) % FRAME))
-    return np.array(moshi.mimi.encode(whole[None, :, None]))[0, :codebooks].astype(np.int32)
+    return np.array(mimi.encode(whole[None, :, None]))[0, :codebooks].astype(np.int32)
 
 
 def converse(lm: Lm, user: NDArray[np.int32], seed: int) -> Codes:

@@ -15,7 +15,7 @@ import mlx.core as mx
 
 from ..checkpoints.load import load
 from ..frame import MoshiError
-from .convert import Progress, convert, file_plan, restored, specs
+from .convert import Progress, convert, file_plan, specs
 from .folder import (
     check_space,
     companions,
@@ -28,11 +28,11 @@ from .folder import (
     write_text,
 )
 from .formats import Plan
-from .measure import compare, dense, logits
+from .measure import compare, logits
 from .plot import Point, drawing
 from .recipes import AUTO, RECIPES, WEIGHTS, plan
 from .report import Row, Table, card, errors_table, loss_json, recipes_table, row_json, streams_table
-from .work import PROVE, Calibration, Say, Target, Work
+from .work import PROVE, Calibration, Say, Target, Work, alone
 
 CURVE = (3.6, 4.0, 4.5, 5.0, 5.5, 6.0, 7.0, 8.5)  # budgets of `auto` in a comparison, bits a weight
 KV8 = "8-bit keys and values alone"
@@ -88,7 +88,7 @@ def _make(work: Work, recipe: str, chosen: Plan, folder: Path, progress: Progres
     began = time.monotonic()
     mx.reset_peak_memory()
     weights = WEIGHTS if recipe == AUTO else RECIPES[recipe].weights_name
-    tensors = restored(work.lazy().lm)
+    tensors = work.tensors()
     by_file = file_plan(chosen, tensors)
     kept = work.in_file([part.name for part in work.parts if part.name not in chosen])
     names = companions(work.files, weights)
@@ -121,9 +121,9 @@ def _prove(work: Work, chosen: Plan, dest: Path, result: dict[str, Any], tables:
     """Adds the loss of what DEST holds."""
     recipe, cost = result["recipe"], work.cost(chosen)
     codes, reference = work.reference(PROVE)
-    losses = {recipe: compare(reference, logits(load(dest).lm, codes))}
+    losses = {recipe: compare(reference, logits(alone(lambda: load(dest).lm), codes))}
     if cost.full_kv8 is not None:
-        losses[KV8] = compare(reference, logits(dense(work.lazy().lm), codes, 8))
+        losses[KV8] = compare(reference, logits(work.model(), codes, 8))
     result |= {"loss": loss_json(losses[recipe]), "loss_kv8_alone": loss_json(losses.get(KV8)), "unmeasured": None}
     tables[0] = ("Size and loss", recipes_table([Row(recipe, cost, losses[recipe])]))
     tables.insert(1, ("Loss by stream", streams_table(losses)))

@@ -5,15 +5,19 @@ The source is read anew for each step, so that no step holds what another needs.
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
+
+import mlx.core as mx
 
 from ..checkpoints.load import Files, Moshi, load, open_checkpoint
 from ..frame import Pcm
-from ..models.lm import Logits
+from ..models.lm import Lm, Logits
 from . import auto
 from .calibration import FRAMES, SEQUENCES, calibrate
 from .convert import restored
@@ -23,6 +27,7 @@ from .measure import Codes, Loss, compare, dense, impose, imposed, logits
 CHOOSE, PROVE = 0, 1  # seeds: what `auto` chooses by is not what the result is measured on
 MEMORY = 0.8  # share of the machine's that a source may take
 Say = Callable[[str], None]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,16 @@ class Target:
         return auto.size_budget(self.gigabytes * 1e9, parts, others)
 
 
+def alone(make: Callable[[], T]) -> T:
+    """What `make` makes, with no model left that was used before or on the way: a model is a cycle of references (its
+    compiled step knows it), which Python would clear some time later, gigabytes too late.
+    """
+    gc.collect()
+    result = make()
+    gc.collect()
+    return result
+
+
 class Work:
     """A source and what is known of it."""
 
@@ -69,21 +84,28 @@ class Work:
         """The source, its weights still in the file."""
         return load(self._source, lazy=True, offline=self._offline)
 
+    def tensors(self) -> dict[str, mx.array]:
+        """What there is to write, as `restored` gives it; nothing else holds a weight once it is read."""
+        return alone(lambda: restored(self.lazy().lm))
+
+    def model(self) -> Lm:
+        """The source without quantization, its weights still in the file."""
+        return alone(lambda: dense(self.lazy().lm))
+
     def cost(self, chosen: Plan) -> Cost:
         """Of a plan."""
         return cost(chosen, self.parts, self.config, self.others)
 
     def reference(self, seed: int) -> tuple[Codes, Logits]:
         """Codes to measure on, and what the source predicts there."""
-        moshi = self.lazy()
-        lm = dense(moshi.lm)
-        c = self.calibration
-        codes = calibrate(moshi, lm, c.sounds, seed, c.sequences, c.frames)
+        lm, c = self.model(), self.calibration
+        mx.eval(lm.parameters())
+        codes = calibrate(self.lazy().mimi, lm, c.sounds, seed, c.sequences, c.frames)
         return codes, logits(lm, codes)
 
     def loss(self, chosen: Plan, codes: Codes, reference: Logits) -> Loss:
         """Of a plan, without writing a file."""
-        lm = dense(self.lazy().lm)
+        lm = self.model()
         impose(lm, chosen)
         return compare(reference, logits(lm, codes))
 
@@ -109,7 +131,7 @@ class Work:
     @cached_property
     def _sensitivity(self) -> auto.Sensitivity:
         codes, reference = self._choosing
-        lm, of = dense(self.lazy().lm), auto.parts(self.parts)
+        lm, of = self.model(), auto.parts(self.parts)
         result: dict[str, dict[int, float]] = {}
         for index, part in enumerate(of):
             result[part.name] = losses = {}
