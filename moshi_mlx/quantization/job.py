@@ -31,7 +31,7 @@ from .formats import Plan
 from .measure import compare, logits
 from .plot import Point, drawing
 from .recipes import AUTO, RECIPES, WEIGHTS, plan
-from .report import Row, Table, card, errors_table, loss_json, recipes_table, row_json, streams_table
+from .report import Row, Table, card, errors_table, loss_json, recipes_table, row_json, size, streams_table
 from .work import PROVE, Calibration, Say, Target, Work, alone
 
 CURVE = (3.6, 4.0, 4.5, 5.0, 5.5, 6.0, 7.0, 8.5)  # budgets of `auto` in a comparison, bits a weight
@@ -113,7 +113,12 @@ def _make(work: Work, recipe: str, chosen: Plan, folder: Path, progress: Progres
         "loss_kv8_alone": None,
     }
     roles = {name: part.role for part in work.parts for name in work.in_file([part.name])}
-    tables = [("Size", recipes_table([Row(recipe, cost, None)])), ("Error of the weights", errors_table(errors, roles))]
+    run: Table = [("time", "peak memory"), (f"{result['seconds']:.0f} s", size(result["peak_resident_bytes"]))]
+    tables = [
+        ("Size", recipes_table([Row(recipe, cost, None)])),
+        ("Error of the weights", errors_table(errors, roles)),
+        ("The run", run),
+    ]
     return result, tables
 
 
