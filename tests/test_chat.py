@@ -128,6 +128,22 @@ def test_other_signals_restore_the_terminal_too() -> None:
         assert terminal.restored()
 
 
+def test_a_load_that_hangs_does_not_hold_up_the_end() -> None:
+    """Ctrl-C waited for the 15 GB that a thread was reading, or the process crashed while it was taken down under
+    it.
+    """
+    script = (
+        "import sys, time; from moshi_mlx.cli import main, stepper\n"
+        "stepper.SessionFactory.__call__ = lambda self, progress: (progress('slow load', 0.4), time.sleep(60))\n"
+        f"sys.argv = ['moshi-mlx', 'chat', '--device', 'file:{QUESTION}']; main.entry()\n"
+    )
+    with Terminal([sys.executable, "-c", script]) as terminal:
+        terminal.wait_for("slow load")
+        terminal.press("\x03")
+        assert terminal.end(5.0) == 130
+        assert terminal.restored()
+
+
 def test_a_closed_window_ends_the_chat_with_its_files(tmp_path: Path) -> None:
     """Without its terminal the chat went on for ever, or died with half a recording."""
     folder = tmp_path / "rec"

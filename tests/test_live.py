@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 import soundfile
 from chat_kit import Echo, factory_of
 
@@ -47,6 +50,7 @@ def test_a_file_conversation_is_told_and_recorded(tmp_path: Path) -> None:
     view = live.view("linux", {})
     assert view.context == 250
     assert live.end(1.0)
+    live.finish(lambda: False, print)
     assert [line.who for line in live.transcript.lines()].count("you") == 1
     said = " ".join(line.text for line in live.transcript.lines() if line.who == "moshi")
     assert said.split() == ["hello"] * 3
@@ -78,6 +82,42 @@ def test_the_model_lives_on_one_thread(tmp_path: Path) -> None:
     assert len(stepper.threads) == 1
     assert threads == stepper.threads
     assert threading.get_ident() not in threads
+
+
+def test_a_real_model_lives_on_one_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same with MLX itself: loading, the self-test, warming up, stepping and measuring, each evaluation's
+    thread.
+    """
+    import mlx.core as mx
+
+    from moshi_mlx.cli.options import add_model, add_sampling
+    from moshi_mlx.cli.stepper import SessionFactory, facts_of, memory
+
+    threads: set[str] = set()
+    for name in ("eval", "get_active_memory", "quantized_matmul", "load"):
+        right = getattr(mx, name)
+
+        def noted(*args: Any, right: Callable[..., Any] = right, **known: Any) -> Any:
+            threads.add(threading.current_thread().name)
+            return right(*args, **known)
+
+        monkeypatch.setattr(mx, name, noted)
+    parser = argparse.ArgumentParser()
+    add_model(parser)
+    add_sampling(parser)
+    live = make(tmp_path, Echo(), 0.4)
+    factory = SessionFactory(parser.parse_args(["--seed", "1"]))
+    factory.on_ready = lambda session: live.ready(facts_of(session), None)
+    device = FileDevice(tmp_path / "in.wav", None)
+    real = Live(device, factory, echo=lambda output: ("off", "a file"), live=False, measure=memory)
+    real.talk.start()
+    until(lambda: not real.talk.running, 60.0)
+    real.talk.check()
+    assert real.view("linux", {}).memory
+    assert real.end(1.0)
+    assert threads == {"moshi-engine"}
+    assert live.facts is not None
+    assert live.facts.seed == 1
 
 
 def test_keys_do_what_they_say(tmp_path: Path) -> None:
@@ -137,6 +177,27 @@ def test_a_full_disk_ends_the_recording_not_the_talk(tmp_path: Path) -> None:
     assert not view.recording
     assert "no space left" in view.notice
     assert live.end(2.0)
+    assert any("no space left" in line for line in live.summary())
+
+
+def test_pages_are_left_when_it_is_hurried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C after an hour waited for the player page; and a disk full of pages was told as a crash."""
+    live = make(tmp_path, Echo(), 0.5, folder=tmp_path / "rec")
+    live.talk.start()
+    until(lambda: not live.talk.running)
+    assert live.end(1.0)
+    monkeypatch.setattr("moshi_mlx.cli.live.finish", lambda folder: time.sleep(60))
+    began = time.monotonic()
+    live.finish(lambda: True, print)
+    assert time.monotonic() - began < 5
+    assert any("record" in line and "--finish" in line for line in live.summary())
+    assert open_recording(tmp_path / "rec").frames == 7
+
+    def full(folder: Path) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr("moshi_mlx.cli.live.finish", full)
+    live.finish(lambda: False, print)
     assert any("no space left" in line for line in live.summary())
 
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 DEMONSTRATION = "A scripted demonstration that knows a few dozen questions"
 REFRESH = 0.1  # seconds between two pictures
-END_TIME = 1.2  # seconds the engine has to end: Ctrl-C takes under 2 in all
+END_TIME = 1.0  # seconds the engine has to end: Ctrl-C takes under 2 in all
 FILE_TAIL = 4.0  # seconds of silence after a file, in which Moshi answers
 
 
@@ -88,6 +88,7 @@ def run(args: argparse.Namespace) -> int:
             endings.asked = endings.asked or signal.SIGHUP
         finally:
             stopped = live.end(END_TIME)
+            live.finish(lambda: endings.asked > 0, lambda text: print(text, file=sys.stderr, flush=True))
             if args.stats is not None:
                 args.stats.write_text(live.talk.json_lines(), encoding="utf-8")
         if plain is not None:
@@ -224,7 +225,8 @@ def _suspend(live: Live, endings: Endings, keys: Keyboard | None, painter: Paint
 def _leave(live: Live, endings: Endings, stopped: bool) -> int:
     """The summary and the exit status."""
     with contextlib.suppress(OSError):
-        print("\n".join(live.summary()), file=sys.stderr)
+        for line in live.summary():
+            print(line, file=sys.stderr)
     began = live.talk.statistics().frames > 0
     status = 128 + endings.asked if endings.asked and not (began and endings.asked == signal.SIGINT) else 0
     if not stopped:  # a thread deep in loading must not hold up the end, nor run while the process is taken down

@@ -5,13 +5,14 @@ The engine's thread calls `ready` and `heard`; all else belongs to the thread th
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..frame import FRAME_MS, FRAME_RATE, StepperFactory
+from ..frame import FRAME_MS, FRAME_RATE, MoshiError, StepperFactory
 from ..realtime import Conversation, Exchange, Statistics
 from ..realtime.device import Device
 from ..realtime.statistics import level
@@ -29,6 +30,7 @@ MEASURES = ("seconds", "step_ms", "lag_ms", "dropped_ms")  # of a frame, that a 
 MEMORY_EVERY = 25  # frames between two looks at the memory
 NUMBERS_EVERY = 5  # views between two changes of the digits
 NOTICE_VIEWS = 50  # for which a notice stays
+PAGES_TIME = 0.5  # seconds that pages may take in any case
 BEHIND = 10_000  # frames that wait for a terminal that takes none
 
 
@@ -56,6 +58,7 @@ class Live:
         self.facts: Facts | None = None
         self._echo, self._live, self._folder, self._measure = echo, live, folder, measure
         self._recorder: Recorder | None = None
+        self._unfinished = f"; `moshi-mlx record {folder} --finish` makes its pages"
         self._incoming: deque[Heard] = deque(maxlen=BEHIND)
         self._memory: Memory | None = None
         self._frames = 0
@@ -149,20 +152,42 @@ class Live:
         )
 
     def end(self, timeout: float) -> bool:
-        """Ends the conversation and completes its files; False when the engine did not end in time."""
+        """Ends the conversation and closes its files; False when the engine did not end in time."""
         stopped = self.talk.stop(timeout)
         while self._incoming:
             self.transcript.add(self._incoming.popleft())
         self.transcript.finish()
         if self._recorder is not None:
             self._recorder.close()
-            if self._frames and not self._recorder.failure:
-                finish(self._recorder.folder)
         return stopped
 
+    def finish(self, hurried: Callable[[], bool], say: Callable[[str], None]) -> None:
+        """Makes the recording's pages; they are left to `record --finish` once it is hurried and a moment has
+        passed.
+        """
+        if self._recorder is None or self._recorder.failure or not self._frames:
+            return
+        pages = threading.Thread(target=self._make_pages, name="pages", daemon=True)
+        pages.start()
+        pages.join(PAGES_TIME)
+        if pages.is_alive() and not hurried():
+            say("making the recording's pages; Ctrl-C leaves them out")
+        while pages.is_alive() and not hurried():
+            pages.join(0.1)
+
+    def _make_pages(self) -> None:
+        assert self._folder is not None
+        try:
+            finish(self._folder)
+            self._unfinished = ""
+        except (MoshiError, OSError) as error:
+            self._unfinished = f"; its pages failed: {error}"
+
     def summary(self) -> list[str]:
-        """What is worth knowing afterwards, in lines."""
+        """What is worth knowing afterwards, in lines; none if the conversation did not begin."""
         now = self.talk.statistics()
+        if not now.frames:
+            return []
         lines = [
             f"{clock(now.seconds)} of conversation, {now.frames} frames; the model took {now.frame_p50:.0f} ms a frame "
             f"(p95 {now.frame_p95:.0f}, longest {now.frame_max:.0f}, {now.misses} over {FRAME_MS:.0f})",
@@ -172,7 +197,7 @@ class Live:
         if self.facts:
             lines.append(f"model {self.facts.label}, seed {self.facts.seed}")
         if self._recorder is not None:
-            lines.append(self._recorder.failure or f"recorded in {self._recorder.folder}")
+            lines.append(self._recorder.failure or f"recorded in {self._folder}{self._unfinished}")
         return lines
 
     def _mark(self, seconds: float) -> None:
