@@ -121,8 +121,9 @@ class QuantizedRing:
             raise MoshiError(
                 f"kv_bits is 8 or None and needs heads of a multiple of 32 values; got {bits} bits, heads of {size}"
             )
-        empty = mx.zeros((batch, heads, slots, size), dtype)
-        return cls(list(mx.quantize(empty, group, bits)), list(mx.quantize(empty, group, bits)), group, bits)
+        parts = ((size * bits // 32, mx.uint32), (size // group, dtype), (size // group, dtype))
+        keys, values = ([mx.zeros((batch, heads, slots, n), kind) for n, kind in parts] for _ in range(2))
+        return cls(keys, values, group, bits)
 
     def attend(self, q: mx.array, k: mx.array, v: mx.array, step: Step) -> mx.array:
         """As `Ring.attend`."""
