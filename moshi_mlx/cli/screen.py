@@ -90,10 +90,9 @@ def clock(seconds: float) -> str:
 
 def _header(view: View, width: int) -> Text:
     state, style = _state(view.now)
-    right = Text.assemble((state, style), "  ", clock(view.now.seconds))
+    recording = ("● rec  " if view.recording else "", "red")
+    right = Text.assemble(recording, (state, style), "  ", clock(view.now.seconds))
     left = Text.assemble(("Moshi", "bold"), f"  {clean(view.title)}")
-    if view.recording:
-        left.append("  ● rec", "red")
     return _spread(left, right, width)
 
 
