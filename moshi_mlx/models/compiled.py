@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 from functools import cache
 from typing import Any
+from weakref import WeakMethod
 
 import mlx.core as mx
 
@@ -24,8 +25,8 @@ class Compiled:
     """
 
     def __init__(self, function: Callable[..., Any], steps: int) -> None:
-        """steps: positions of the transformer a call."""
-        self._function, self._steps = function, steps
+        """function: a method of the model that keeps this object. steps: positions of the transformer a call."""
+        self._owned, self._steps = WeakMethod(function), steps  # no cycle: a model that is dropped is freed at once
         self._traced: dict[Hashable, Callable[..., Any]] = {}
         self.traces = 0
 
@@ -40,6 +41,12 @@ class Compiled:
         replace(state, new)
         ring.offset += self._steps
         return result
+
+    @property
+    def _function(self) -> Callable[..., Any]:
+        function = self._owned()
+        assert function is not None
+        return function
 
     def _compile(self, model: Any, options: dict[str, Hashable]) -> Callable[..., Any]:
         """A compiled function of leaves and arrays → (result, new leaves). model: a state with the plain values of

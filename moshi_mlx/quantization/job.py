@@ -32,7 +32,7 @@ from .measure import compare, logits
 from .plot import Point, drawing
 from .recipes import AUTO, RECIPES, WEIGHTS, plan
 from .report import Row, Table, card, errors_table, loss_json, recipes_table, row_json, size, streams_table
-from .work import PROVE, Calibration, Say, Target, Work, alone
+from .work import PROVE, Calibration, Say, Target, Work
 
 CURVE = (3.6, 4.0, 4.5, 5.0, 5.5, 6.0, 7.0, 8.5)  # budgets of `auto` in a comparison, bits a weight
 KV8 = "8-bit keys and values alone"
@@ -126,7 +126,7 @@ def _prove(work: Work, chosen: Plan, dest: Path, result: dict[str, Any], tables:
     """Adds the loss of what DEST holds."""
     recipe, cost = result["recipe"], work.cost(chosen)
     codes, reference = work.reference(PROVE)
-    losses = {recipe: compare(reference, logits(alone(lambda: load(dest).lm), codes))}
+    losses = {recipe: compare(reference, logits(load(dest).lm, codes))}
     if cost.full_kv8 is not None:
         losses[KV8] = compare(reference, logits(work.model(), codes, 8))
     result |= {"loss": loss_json(losses[recipe]), "loss_kv8_alone": loss_json(losses.get(KV8)), "unmeasured": None}

@@ -5,13 +5,11 @@ The source is read anew for each step, so that no step holds what another needs.
 
 from __future__ import annotations
 
-import gc
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TypeVar
 
 import mlx.core as mx
 
@@ -27,7 +25,6 @@ from .measure import Codes, Loss, compare, dense, impose, imposed, logits
 CHOOSE, PROVE = 0, 1  # seeds: what `auto` chooses by is not what the result is measured on
 MEMORY = 0.8  # share of the machine's that a source may take
 Say = Callable[[str], None]
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -58,16 +55,6 @@ class Target:
         return auto.size_budget(self.gigabytes * 1e9, parts, others)
 
 
-def alone(make: Callable[[], T]) -> T:
-    """What `make` makes, with no model left that was used before or on the way: a model is a cycle of references (its
-    compiled step knows it), which Python would clear some time later, gigabytes too late.
-    """
-    gc.collect()
-    result = make()
-    gc.collect()
-    return result
-
-
 class Work:
     """A source and what is known of it."""
 
@@ -86,11 +73,11 @@ class Work:
 
     def tensors(self) -> dict[str, mx.array]:
         """What there is to write, as `restored` gives it; nothing else holds a weight once it is read."""
-        return alone(lambda: restored(self.lazy().lm))
+        return restored(self.lazy().lm)
 
     def model(self) -> Lm:
         """The source without quantization, its weights still in the file."""
-        return alone(lambda: dense(self.lazy().lm))
+        return dense(self.lazy().lm)
 
     def cost(self, chosen: Plan) -> Cost:
         """Of a plan."""
