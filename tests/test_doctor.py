@@ -13,6 +13,7 @@ from terminal_kit import ROOT
 
 from moshi_mlx.cli import examine
 from moshi_mlx.cli.doctor import needs
+from moshi_mlx.cli.machine import Machine
 from moshi_mlx.cli.main import main
 from moshi_mlx.cli.soundcheck import Checked
 from moshi_mlx.frame import MoshiError
@@ -61,6 +62,20 @@ def test_wrong_kernels_come_first(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     assert "WRONG" in shown
     assert "q4 is off by 90%" in shown
     assert "Take " not in shown
+
+
+def test_a_person_reads_what_fits_and_why_not(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The table said "no" without the figure that says why."""
+    monkeypatch.setattr(examine, "machine", lambda: Machine(16 * 10**9, 11 * 10**9, 1.2e11))
+    assert main(["doctor", "--no-sound"]) == 0
+    shown = capsys.readouterr().out
+    assert "Take moshiko-q4: 7.8 of 11.0 GB" in shown
+    assert "41 ms a frame at the start, 54 of 80" in shown
+    assert "moshiko-bf16 needs 18.4 GB, and 11.0 GB may be used" in shown
+    assert "moshiko-q8" in shown
+    assert "4.94 to 6.52" in shown
 
 
 def test_a_microphone_without_permission_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -115,17 +115,20 @@ def _print(found: dict[str, Any]) -> None:
     }
     for name, line in lines.items():
         console.print(f"{name:<10} {line}", soft_wrap=True)
-    table = Table(
-        "", "GB", "GB a frame", "ms a frame", "full window", "", box=None, pad_edge=False, title_justify="left"
-    )
+    table = Table("", "GB", "GB a frame", "ms a frame", "", box=None, pad_edge=False)
     for one in found["checkpoints"]:
         table.add_row(
             one["name"] + (" (kv 8 bit)" if one["kv_bits"] else ""),
             f"{one['memory'] / GB:.1f}",
-            f"{one['bytes_start'] / GB:.2f}",
-            *(f"{one[name]:.0f}" if machine["gpu"] else "–" for name in ("ms_start", "ms_full")),
+            f"{one['bytes_start'] / GB:.2f} to {one['bytes_full'] / GB:.2f}",
+            f"{one['ms_start']:.0f} to {one['ms_full']:.0f}" if machine["gpu"] else "–",
             one["grade"],
         )
-    console.print(f"\nPredicted from memory traffic alone; a frame has {FRAME_MS:.0f} ms:")
+    console.print(
+        f"\nPredicted from memory traffic alone, from the start to a full window; a frame has {FRAME_MS:.0f} ms:"
+    )
     console.print(table)
+    for one in found["checkpoints"] if machine["gpu"] else ():
+        if one["problem"]:
+            console.print(f"{one['name']} {one['problem']}", soft_wrap=True)
     console.print(f"\n{found['verdict']['why']}", soft_wrap=True)
