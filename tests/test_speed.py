@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from moshi_mlx import Sampling, Session
 from moshi_mlx.checkpoints.load import Moshi
-from moshi_mlx.cli.bench_count import counted_calls, frame_primitives, kv_read, primitives, traces
+from moshi_mlx.cli.bench_count import count_bytes, counted_calls, frame_primitives, kv_read, primitives, traces
 from moshi_mlx.cli.bench_random import random_moshi
 from moshi_mlx.cli.bench_time import fill, noise
 from moshi_mlx.frame import FRAME, Reply
@@ -26,6 +26,7 @@ from moshi_mlx.models.compiled import Compiled
 from moshi_mlx.models.config import DepthConfig, LmConfig, TransformerConfig
 from moshi_mlx.models.lm import Lm
 from moshi_mlx.models.sampling import kth_largest
+from moshi_mlx.session import SessionState
 
 READS = ("item", "tolist", "__array__", "__dlpack__", "__bool__", "__int__", "__float__", "__index__")
 
@@ -150,13 +151,10 @@ def test_kth_largest(n: int, data: st.DataObject) -> None:
 )
 def test_bytes_of_a_frame_of_7b(recipe: str, limit: float) -> None:
     """The budget that decides whether a Mac holds 80 ms, from the arrays themselves; nothing is allocated."""
-    from moshi_mlx.cli.bench import _count
-    from moshi_mlx.session import SessionState
-
     before = mx.get_active_memory()
     moshi = random_moshi("moshiko-q4", recipe, lazy=True)
     state = SessionState(moshi.lm.make_state(0, kv_bits=8), moshi.mimi.make_state())
-    counted = _count(moshi, state, 3000)
+    counted = count_bytes(moshi, state, 3000)
     assert counted["reads"]["now"] == counted["reads"]["full"]
     assert 0.9 * limit < counted["reads"]["full"]["language_model"] <= limit
     assert counted["held"]["all"] <= 6.1e9

@@ -23,7 +23,6 @@ from .options import UsageError, add_model, announce
 
 if TYPE_CHECKING:
     from ..checkpoints.load import Moshi
-    from ..session import SessionState
 
 GB, MB = 1e9, 1e6
 Report = dict[str, Any]
@@ -57,9 +56,10 @@ def run(args: argparse.Namespace) -> int:
     report: Report = {"model": moshi.located.label, "kv_bits": args.kv_bits, "context": args.context}
     if args.count:
         from ..session import SessionState
+        from .bench_count import count_bytes
 
         state = SessionState(moshi.lm.make_state(0, kv_bits=args.kv_bits), moshi.mimi.make_state())
-        report |= _count(moshi, state, args.context)
+        report |= count_bytes(moshi, state, args.context)
     else:
         report["load_s"] = time.perf_counter() - before
         _measure(args, moshi, report)
@@ -83,31 +83,17 @@ def _model(args: argparse.Namespace) -> Moshi:
     return moshi
 
 
-def _count(moshi: Moshi, state: SessionState, context: int) -> Report:
-    """Bytes: what is held, what a frame reads now and with a full window."""
-    from .bench_count import frame_bytes, held_bytes, kv_read
-
-    ring, codec = state.lm.transformer, (state.mimi.encoder.transformer, state.mimi.decoder.transformer)
-    weights = frame_bytes(moshi)
-    reads = {"weights": weights}
-    for name, frames in (("now", context), ("full", max(context, ring.context))):
-        keys = {"kv": kv_read(ring, frames), "codec_kv": sum(kv_read(part, frames, 2) for part in codec)}
-        lm = weights["temporal"] + weights["depth"] + keys["kv"]
-        whole = lm + weights["encode"] + weights["decode"] + keys["codec_kv"]
-        reads[name] = {**keys, "language_model": lm, "frame": whole}
-    held = held_bytes(moshi, state)
-    return {"reads": reads, "held": held | {"all": sum(held.values())}}
-
-
 def _measure(args: argparse.Namespace, moshi: Moshi, report: Report) -> None:
     """Times and counts by running. The order matters: counters of memory and traces start after the warm-up."""
     import mlx.core as mx
 
+    from ..models.memory import limit_memory
     from ..session import Session
     from . import bench_count as counting
     from . import bench_time as timing
 
     session = Session(moshi, seed=0, kv_bits=args.kv_bits)
+    limit_memory(sum(counting.held_bytes(moshi, session.state).values()))
     before = time.perf_counter()
     session.warm_up()
     report["warm_up_s"] = time.perf_counter() - before
@@ -116,7 +102,7 @@ def _measure(args: argparse.Namespace, moshi: Moshi, report: Report) -> None:
         wall, _ = timing.time_frames(session, 1, lambda done: None)
     timing.fill(session, args.context)
     report |= {"evaluations": calls.evaluations, "host_reads": calls.host_reads, "first_frame_ms": 1e3 * wall[0]}
-    report |= _count(moshi, session.state, args.context)
+    report |= counting.count_bytes(moshi, session.state, args.context)
     timing.time_frames(session, 2, lambda done: None)
     mx.reset_peak_memory()
     wall, processor = timing.time_frames(session, args.frames, _tell(args.frames))

@@ -135,3 +135,17 @@ def held_bytes(moshi: Moshi, state: SessionState) -> dict[str, int]:
         "codec": nbytes(moshi.mimi.parameters()),
         "state": sum(leaf.nbytes for leaf in leaves(state)),
     }
+
+
+def count_bytes(moshi: Moshi, state: SessionState, context: int) -> dict[str, Any]:
+    """What is held, and what a frame reads: `weights` by stage; all `now`, after `context` frames, and at a `full` window."""
+    ring, codec = state.lm.transformer, (state.mimi.encoder.transformer, state.mimi.decoder.transformer)
+    weights = frame_bytes(moshi)
+    reads: dict[str, Any] = {"weights": weights}
+    for name, frames in (("now", context), ("full", max(context, ring.context))):
+        keys = {"kv": kv_read(ring, frames), "codec_kv": sum(kv_read(part, frames, 2) for part in codec)}
+        lm = weights["temporal"] + weights["depth"] + keys["kv"]
+        whole = lm + weights["encode"] + weights["decode"] + keys["codec_kv"]
+        reads[name] = {**keys, "language_model": lm, "frame": whole}
+    held = held_bytes(moshi, state)
+    return {"reads": reads, "held": held | {"all": sum(held.values())}}
