@@ -15,20 +15,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+PACKAGES = ("pulseaudio", "pulseaudio-utils", "libasound2-plugins")
 NEEDS = ("pulseaudio", "paplay", "parec", "pactl")
 _ALSA = "pcm.!default { type pulse }\nctl.!default { type pulse }\n"
 
 
 def missing() -> list[str]:
-    """The programs that are not installed (Debian: libportaudio2 pulseaudio pulseaudio-utils libasound2-plugins)."""
+    """The programs that are not installed."""
     return [name for name in NEEDS if shutil.which(name) is None]
 
 
 @contextmanager
 def sound_system() -> Iterator[dict[str, str]]:
-    """Runs a sound server; gives the environment in which PortAudio's default devices are its microphone and loudspeaker.
+    """Runs a sound server; gives the environment in which PortAudio's default devices are its two sinks.
 
-    What is played into the sink `mic` is what the microphone hears; what the loudspeaker plays can be recorded from `spk.monitor`.
+    What is played into the sink `mic` is what the microphone hears; what the loudspeaker plays can be recorded from
+    `spk.monitor`.
     """
     with tempfile.TemporaryDirectory() as folder:
         runtime = Path(folder)
@@ -41,9 +43,17 @@ def sound_system() -> Iterator[dict[str, str]]:
             "PULSE_RUNTIME_PATH": f"{folder}/pulse",
             "ALSA_CONFIG_PATH": f"{folder}/asoundrc",
         }
+        # A null sink that may rewind renders two seconds ahead, and its monitor comes in lumps: hence norewinds.
         sinks = [f"module-null-sink sink_name={name} rate=48000 norewinds=1" for name in ("mic", "spk")]
         modules = ["module-native-protocol-unix", *sinks]
-        command = ["pulseaudio", "-n", "--daemonize=no", "--exit-idle-time=-1", "--log-target=stderr", "--log-level=error"]
+        command = [
+            "pulseaudio",
+            "-n",
+            "--daemonize=no",
+            "--exit-idle-time=-1",
+            "--log-target=stderr",
+            "--log-level=error",
+        ]
         command += [part for module in modules for part in ("-L", module)]
         with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as server:
             try:

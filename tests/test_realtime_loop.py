@@ -20,7 +20,6 @@ from moshi_mlx.frame import FRAME, RATE, MoshiError, Pcm, Reply, Stepper
 from moshi_mlx.realtime import Conversation, Exchange, FileDevice, VirtualDevice
 from tools.soak_realtime import EchoingStepper, Soak, audit, steepest, tone
 
-
 VERBS = ["mute", "pause", "push_to_talk", "talk", "reset", "reopen"]
 
 
@@ -279,6 +278,50 @@ def test_a_failing_model_ends_the_conversation_with_its_reason(stepper: type[Ech
     assert np.isfinite(np.concatenate(played)).all()
     assert statistics.callback_errors == 0
     with pytest.raises(MoshiError, match=reason):
+        talk.check()
+
+
+@pytest.mark.parametrize(
+    "target", ["loop.Resampler.process", "loop.JitterBuffer.push", "capture.Backlog.take", "echo.Duck.process"]
+)
+def test_an_exception_anywhere_in_the_loop_never_reaches_a_callback(
+    target: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An exception in a callback ends the stream without a word; and a loop that died must not leave noise behind."""
+    blocks: list[Pcm] = []
+    device = VirtualDevice(tone(48_000), blocks.append)
+
+    def fail(*arguments: object) -> None:
+        raise ZeroDivisionError(target)
+
+    talk = Conversation(device, lambda report: EchoingStepper(device.sleep, lambda: 0.01), echo="duck")
+    device.at(1, lambda: monkeypatch.setattr(f"moshi_mlx.realtime.{target}", fail))
+    talk.start()
+    assert talk.wait(20)
+    with pytest.raises(MoshiError, match=f"ZeroDivisionError: {target}"):
+        talk.check()
+    loop = talk._engine.loop
+    assert loop is not None
+    out = np.full((480, 1), np.nan, np.float32)
+    for _ in range(100):
+        loop.capture.write(np.zeros((480, 1), np.float32))
+        loop.playback.fill(out)
+    assert not out.any()
+    assert talk.statistics().callback_errors == 0
+    audit(loop)
+
+
+def test_a_hook_that_fails_ends_the_conversation_with_its_reason() -> None:
+    """A recorder that fails in silence loses the conversation that somebody wanted to keep."""
+
+    def hook(exchange: Exchange) -> None:
+        raise OSError("disk full")
+
+    device = VirtualDevice(tone(48_000), lambda block: None)
+    talk = Conversation(device, lambda report: EchoingStepper(device.sleep), on_exchange=hook)
+    talk.start()
+    assert talk.wait(20)
+    with pytest.raises(MoshiError, match="OSError: disk full"):
         talk.check()
 
 

@@ -151,27 +151,29 @@ class AudioDevice:
     def start(self, capture: Block, fill: Block) -> None:
         flags = self.flags
 
-        def heard(block: Pcm, count: int, when: object, status: Any) -> None:
+        def heard(block: Pcm, count: int, when: Any, status: Any) -> None:
             if status:
                 _count(flags, status)
             capture(block)
+            self.input_latency = _nearer(self.input_latency, when.currentTime, -when.inputBufferAdcTime)
 
-        def played(block: Pcm, count: int, when: object, status: Any) -> None:
+        def played(block: Pcm, count: int, when: Any, status: Any) -> None:
             if status:
                 _count(flags, status)
             fill(block)
+            self.output_latency = _nearer(self.output_latency, -when.currentTime, when.outputBufferDacTime)
 
         sd = _sounddevice()
         try:
             self._streams.append(self._stream(sd.OutputStream, self._output, self._output.outputs, played))
             self._streams.append(self._stream(sd.InputStream, self._input, self._input.inputs, heard))
+            self.output_latency, self.input_latency = (float(stream.latency) for stream in self._streams)
             for stream in self._streams:
                 stream.start()
         except (sd.PortAudioError, ValueError) as error:
             self.close(1.0)
             names = f"{self.input_name} and {self.output_name}"
             raise MoshiError(f"cannot open {names}: {error}; see moshi-mlx devices --test") from error
-        self.output_latency, self.input_latency = (float(stream.latency) for stream in self._streams)
 
     def close(self, timeout: float) -> bool:
         streams, self._streams = self._streams, []
@@ -209,6 +211,13 @@ class AudioDevice:
 def _count(flags: dict[str, int], status: Any) -> None:
     for name in _FLAGS:
         flags[name] += bool(getattr(status, name))
+
+
+def _nearer(old: float, *times: float) -> float:
+    """A latency, smoothed: the sum of two times, one negative. It starts as what the stream promises; a system that
+    tells no times (zeros) does not change it."""
+    new = sum(times)
+    return old + (new - old) / 50 if all(times) and 0 <= new < 1 else old
 
 
 def _close(streams: list[Any]) -> None:

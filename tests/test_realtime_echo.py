@@ -1,0 +1,161 @@
+"""Moshi must not hear itself, and must hear whoever talks at the same time."""
+
+from __future__ import annotations
+
+import builtins
+from functools import cache
+
+import numpy as np
+import pytest
+
+from moshi_mlx.frame import RATE, MoshiError, Pcm
+from moshi_mlx.realtime import Conversation, VirtualDevice
+from moshi_mlx.realtime.echo import _LATE, BLOCK, Cancel, Duck, Echo, make_echo
+from moshi_mlx.realtime.pairing import Pairing
+from tools.soak_realtime import EchoingStepper, tone
+
+DELAY = round(0.06 * RATE)
+
+
+@cache
+def voice(seed: int, seconds: float, pitch: float) -> Pcm:
+    """Something like speech: harmonics of a moving pitch under formants, in syllables with pauses; RMS 0.08."""
+    random = np.random.default_rng(seed)
+    out = np.zeros(round(seconds * RATE))
+    start = 0
+    while start < len(out):
+        length = round(RATE * random.uniform(0.12, 0.3))
+        glide = pitch * random.uniform(0.8, 1.3) * (1 + 0.1 * np.linspace(0, random.uniform(-1, 1), length))
+        phase = 2 * np.pi * np.cumsum(glide) / RATE
+        formants = (random.uniform(300, 800), random.uniform(900, 2200), random.uniform(2300, 3200))
+        syllable = np.zeros(length)
+        for harmonic in range(1, int(5_000 / glide.mean())):
+            height = 0.02 + sum(1 / (1 + ((harmonic * glide.mean() - one) / 120) ** 2) for one in formants)
+            syllable += height * np.sin(harmonic * phase + random.uniform(0, 6)) / np.sqrt(harmonic)
+        end = min(start + length, len(out))
+        out[start:end] = (syllable * np.sqrt(np.hanning(length)))[: end - start]
+        start = end + round(RATE * random.uniform(0.02, 0.25))
+    return (0.08 * out / np.sqrt(np.mean(out**2))).astype(np.float32)
+
+
+def treat(echo: Echo, microphone: Pcm, played: Pcm) -> Pcm:
+    blocks = range(0, len(played) // BLOCK * BLOCK, BLOCK)
+    return np.concatenate([echo.process(microphone[k : k + BLOCK], played[k : k + BLOCK]) for k in blocks])
+
+
+def echo_of(played: Pcm) -> Pcm:
+    """The loudspeaker at the microphone: 6 dB weaker, 60 ms later."""
+    return np.concatenate([np.zeros(DELAY, np.float32), played])[: len(played)] / 2
+
+
+def power(sound: Pcm) -> float:
+    return float(np.mean(np.square(sound, dtype=np.float64)))
+
+
+def test_cancel_removes_the_echo_and_leaves_whoever_talks_at_the_same_time() -> None:
+    """On loudspeakers Moshi interrupted itself; and a canceller that gates the user is half duplex in disguise."""
+    played, near = voice(1, 9, 110), voice(2, 9, 200).copy()
+    near[: 5 * RATE] = 0
+    alone = treat(Cancel(), echo_of(played), played)
+    removed = 10 * np.log10(power(echo_of(played)[3 * RATE :]) / power(alone[3 * RATE :]))
+    assert removed >= 25
+    both = treat(Cancel(), echo_of(played) + near, played)
+    wanted, got = near[6 * RATE : -_LATE], both[6 * RATE + _LATE :]
+    assert np.corrcoef(wanted, got)[0, 1] >= 0.95
+
+
+def test_a_silent_loudspeaker_leaves_the_microphone_untouched() -> None:
+    """WebRTC's canceller alone cuts the bass and rounds to 16 bits even when there is nothing to cancel."""
+    near = voice(2, 2, 200)
+    out = treat(Cancel(), near, np.zeros_like(near))
+    assert np.array_equal(out[_LATE:], near[:-_LATE])
+
+
+def test_a_canceller_that_learnt_nothing_does_not_let_the_echo_through() -> None:
+    """An echo later than the linear canceller's reach: then WebRTC's result must be heard, whoever talks."""
+    played, near = voice(1, 6, 110), voice(2, 6, 200) / 8
+    far = np.concatenate([np.zeros(RATE // 2, np.float32), played])[: len(played)] / 2
+    out = treat(Cancel(), far + near, played)
+    assert power(out[3 * RATE :]) < 2 * power(near[3 * RATE :])  # the echo is 16 times that
+
+
+def test_duck_is_shut_while_moshi_speaks_and_for_a_tail() -> None:
+    """Without a canceller: the echo must never pass, and the user must be heard again soon after."""
+    played = np.zeros(2 * RATE, np.float32)
+    played[RATE // 2 : RATE] = 0.1
+    near = np.full(2 * RATE, 0.2, np.float32)
+    out = treat(Duck(), near, played)
+    before, after = slice(0, RATE // 2 - BLOCK), slice(RATE + RATE // 3, None)
+    assert np.array_equal(out[before], near[before])
+    assert not out[RATE // 2 + BLOCK : RATE + RATE // 4].any()
+    assert np.array_equal(out[after], near[after])
+    assert np.abs(np.diff(out)).max() < 0.2 / BLOCK * 1.1
+
+
+def test_without_livekit_the_remedy_is_told_before_anything_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An optional package must not be missed after a minute of loading, with a traceback."""
+    real = builtins.__import__
+
+    def without(name: str, *rest: object) -> object:
+        if name.startswith("livekit"):
+            raise ImportError(name)
+        return real(name, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    device = VirtualDevice(tone(48_000), lambda block: None)
+    with pytest.raises(MoshiError, match=r"moshi-live\[echo\]"):
+        Conversation(device, lambda report: EchoingStepper(), echo="cancel")
+    assert make_echo("off") is None
+    with pytest.raises(MoshiError, match="off, duck, cancel"):
+        make_echo("on")
+
+
+def test_pairing_keeps_what_was_played_before_its_echo_in_any_bursts() -> None:
+    """A reference that comes after the echo, or slides against it, cancels nothing; late bursts must not shift it."""
+    random = np.random.default_rng(0)
+    sound = np.arange(1, 20 * RATE, dtype=np.float32)  # each sample says where it is; none is silent
+    pairing, waiting, given, offsets = Pairing(), 0, 0, []
+    pairing.add(sound[:480])
+    given = 480
+    pairing.start(0, 960)
+    for _ in range(400):
+        waiting += int(random.integers(0, 500))
+        while waiting >= BLOCK:
+            block = pairing.take()
+            waiting -= BLOCK
+            known = block > 0
+            index = len(offsets) * BLOCK + np.arange(BLOCK)
+            offsets.append((index - block)[known])
+        due = min(len(sound), len(offsets) * BLOCK + waiting + 480 + int(random.integers(-700, 200)))
+        if due > given:
+            pairing.add(sound[given:due])
+            given = due
+    assert len(np.unique(np.concatenate(offsets))) == 1
+
+
+@pytest.mark.parametrize("ppm", [3_000.0, -3_000.0])
+def test_the_echo_is_cancelled_in_the_loop_though_the_clocks_drift(ppm: float) -> None:
+    """Device to model and back with two clocks: what is heard must be the user, not what the loudspeaker said."""
+    rate, played = 48_000, [np.zeros(0, np.float32)]
+    pulse = np.repeat(voice(3, 12, 130), 2)
+
+    class Speaker(EchoingStepper):
+        def step(self, pcm: Pcm) -> object:  # type: ignore[override]
+            heard.append(pcm)
+            start = len(heard) * len(pcm) * 2
+            return super().step(pulse[start : start + 2 * len(pcm) : 2])
+
+    def microphone(start: int, count: int) -> Pcm:
+        line = np.concatenate(played[-40:])
+        end = len(line) - rate * 6 // 100
+        return line[max(0, end - count) : end] / 2 if end >= count else np.zeros(count, np.float32)
+
+    heard: list[Pcm] = []
+    device = VirtualDevice(microphone, played.append, output_ppm=ppm)
+    talk = Conversation(device, lambda report: Speaker(device.sleep, lambda: 0.02), echo="cancel")
+    device.at(11, talk.stop)
+    talk.start()
+    assert talk.wait(60)
+    talk.check()
+    assert power(np.concatenate(heard)[4 * RATE :]) < power(pulse[: 8 * rate]) / 4 / 100
+    assert talk.statistics().echo_ms > 0
