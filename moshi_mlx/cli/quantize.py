@@ -131,10 +131,11 @@ def _calibration(args: argparse.Namespace) -> Calibration:
 
 
 def default_sounds() -> list[Path]:
-    """The spoken questions that ship with the embedded model or in a clone; none in an installation without them."""
+    """The spoken questions that ship in a clone; none in an installation without them."""
     from ..checkpoints.locate import EMBEDDED
 
-    folders = (*EMBEDDED, EMBEDDED[0].parent.parent / "examples")
+    weights = EMBEDDED[0].parent
+    folders = (weights, weights.parent / "examples")
     return [path for folder in folders for path in sorted(folder.rglob("*.wav"))]
 
 
