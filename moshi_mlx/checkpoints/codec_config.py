@@ -64,7 +64,7 @@ def mimi_config(raw: dict[str, Any], where: str) -> MimiConfig:
             trunk.heads("num_heads", width, 8),
             trunk.integer("num_layers", 8, high=512),
             trunk.integer("dim_feedforward", 2048),
-            context=trunk.integer("context", 250, high=1 << 20),
+            context=trunk.integer("context", 250, high=1 << 13),
             max_period=trunk.number("max_period", 10_000, 1, 1e9),
             gated=False,
         ),

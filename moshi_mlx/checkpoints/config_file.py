@@ -92,7 +92,7 @@ def _lm(raw: dict[str, Any], where: str) -> LmConfig:
         heads,
         fields.integer("num_layers", 32, high=512),
         gate_width(width, int(scale * width)),
-        context=fields.integer("context", 3000, high=1 << 20),
+        context=fields.integer("context", 3000, high=1 << 16),
         max_period=fields.number("max_period", 10_000, 1, 1e9),
         rope=ropes[rope],
         kv_repeat=repeat,

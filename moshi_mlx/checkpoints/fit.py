@@ -16,6 +16,14 @@ SHOWN = 10  # names of a difference
 GROUPS, BITS = (32, 64, 128), (2, 3, 4, 5, 6, 8)
 
 
+def check_layers(layers: int, tensors: int, path: Path) -> None:
+    """Refuses a configuration with more layers than its file has tensors, before they are built: it may ask for 10⁵."""
+    if layers > tensors:
+        raise MoshiError(
+            f"{path} does not fit its configuration, which asks for {layers} layers; it has {tensors} tensors"
+        )
+
+
 def quantize_like(model: nn.Module, parameters: Mapping[str, mx.array], path: Path) -> None:
     """Makes those modules quantized whose scales are in the file, with bits and group from the shapes."""
 

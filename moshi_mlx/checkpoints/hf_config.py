@@ -56,7 +56,7 @@ def hf_mimi_config(raw: Any, where: str) -> MimiConfig:
             _heads(fields, width, 8),
             fields.integer("num_hidden_layers", 8, high=512),
             fields.integer("intermediate_size", 2048),
-            context=fields.integer("sliding_window", 250, high=1 << 20),
+            context=fields.integer("sliding_window", 250, high=1 << 13),
             max_period=_theta(fields, where),
             gated=False,
         ),
@@ -87,7 +87,7 @@ def hf_moshi_config(raw: dict[str, Any], where: str) -> MoshiConfig:
             _heads(fields, width, 32),
             fields.integer("num_hidden_layers", 32, high=512),
             fields.integer("ffn_dim", 22_528, low=2, high=1 << 20) // 2,
-            context=fields.integer("sliding_window", 3000, high=1 << 20),
+            context=fields.integer("sliding_window", 3000, high=1 << 16),
             max_period=_theta(fields, where),
         ),
         DepthConfig(

@@ -19,7 +19,7 @@ from ..models.mimi import Mimi
 from .codec_config import mimi_config
 from .config_file import moshi_config, read_json
 from .fields import Fields
-from .fit import fill, quantize_like
+from .fit import check_layers, fill, quantize_like
 from .header import read_header
 from .hf_config import hf_moshi_config
 from .hf_names import CODEC, is_hf_mimi, lm_from_hf, mimi_from_hf
@@ -154,6 +154,7 @@ def make_mimi(config: MimiConfig, tensors: Mapping[str, mx.array], path: Path) -
         tensors = {name.removeprefix(CODEC): value for name, value in tensors.items() if name.startswith(CODEC)}
     if is_hf_mimi(tensors):
         tensors = mimi_from_hf(tensors, config)
+    check_layers(2 * config.transformer.layers, len(tensors), path)
     mimi = Mimi(config)
     fill(mimi, mimi_parameters(tensors, config), path)
     return mimi
@@ -175,6 +176,7 @@ def format_a(tensors: Mapping[str, mx.array], config: LmConfig, path: Path) -> M
 def make_lm(config: MoshiConfig, tensors: Mapping[str, mx.array], path: Path, dtype: mx.Dtype | None = None) -> Lm:
     """The language model with the tensors of a file of format A, B, C or D2, lazily. `path` is for messages."""
     named = format_a(tensors, config.lm, path)
+    check_layers(config.lm.transformer.layers + config.lm.dep_q * config.lm.depth.transformer.layers, len(named), path)
     lm = Lm(config.lm)
     try:
         parameters = join_audio_tables(named, config.lm)
