@@ -13,7 +13,8 @@ class Hub:
     """Repositories in memory. repos: "org/repo" → name → content.
 
     cut: how many bytes of a body are sent before the connection breaks (one entry a request, used up). lie: names whose
-    content is not what the listing promised. refuse: status given instead of every answer. requests: what was asked.
+    content is not what the listing promised. refuse: status given instead of every answer. redirect: large files are
+    elsewhere, as on the real Hub. requests: what was asked.
     """
 
     def __init__(self) -> None:
@@ -21,8 +22,9 @@ class Hub:
         self.cut: list[int] = []
         self.lie: set[str] = set()
         self.refuse: int | None = None
+        self.redirect = False
         self.garbage: bytes | None = None
-        self.requests: list[tuple[str, str, str | None]] = []
+        self.requests: list[tuple[str, str, str | None, str | None]] = []
         hub = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -60,7 +62,8 @@ class Hub:
 
     def answer(self, request: BaseHTTPRequestHandler) -> None:
         path = request.path.split("?")[0].strip("/")
-        self.requests.append((request.command, path, request.headers.get("Range")))
+        headers = request.headers
+        self.requests.append((request.command, path, headers.get("Range"), headers.get("Authorization")))
         parts = path.split("/")
         if self.refuse:
             self.send(request, self.refuse, b"")
@@ -75,6 +78,12 @@ class Hub:
             else:
                 self.send(request, 200, json.dumps(self.info(repo)).encode())
         else:
+            if self.redirect and parts[0] != "elsewhere":
+                self.send(
+                    request, 302, b"", {"Location": f"http://localhost:{self.url.split(':')[-1]}/elsewhere/{path}"}
+                )
+                return
+            parts = parts[1:] if parts[0] == "elsewhere" else parts
             repo, name = "/".join(parts[:2]), "/".join(parts[4:])
             content = self.repos.get(repo, {}).get(name)
             if content is None:

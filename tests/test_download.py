@@ -61,7 +61,7 @@ def test_alias(hub: Hub, tmp_path: Path) -> None:
     count = len(hub.requests)
     assert locate("moshiko-q4").folder == locate("kyutai/moshiko-mlx-q4", offline=True).folder == located.folder
     assert len(hub.requests) == count
-    assert not any("README" in path for _, path, _ in hub.requests)
+    assert not any("README" in path for _, path, *_ in hub.requests)
 
 
 def test_config_names_other_repositories(hub: Hub) -> None:
@@ -97,7 +97,7 @@ def test_cut_is_resumed_at_once(hub: Hub) -> None:
     hub.cut = [70_000, 50_000]
     located = locate("moshiko-q4", progress=silent)
     assert located.file("model.q4.safetensors").read_bytes() == WEIGHTS
-    ranges = [span for _, path, span in hub.requests if "q4.safetensors" in path]
+    ranges = [span for _, path, span, _ in hub.requests if "q4.safetensors" in path]
     assert ranges == [None, "bytes=70000-", "bytes=120000-"]
 
 
@@ -109,7 +109,17 @@ def test_cut_is_resumed_by_the_next_run(hub: Hub, tmp_path: Path) -> None:
     fails("moshiko-q4", "not whole on this disk", offline=True)
     hub.cut, hub.requests = [], []
     assert locate("moshiko-q4", progress=silent).file("model.q4.safetensors").read_bytes() == WEIGHTS
-    assert [span for _, path, span in hub.requests if "q4.safetensors" in path] == ["bytes=70000-"]
+    assert [span for _, path, span, _ in hub.requests if "q4.safetensors" in path] == ["bytes=70000-"]
+
+
+def test_files_behind_a_redirect(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The real Hub keeps weights on another host: the place to go on from must go there, the login must not."""
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    hub.redirect, hub.cut = True, [70_000]
+    assert locate("moshiko-q4", progress=silent).file("model.q4.safetensors").read_bytes() == WEIGHTS
+    sent = [(span, token) for _, path, span, token in hub.requests if "elsewhere" in path and "q4.safe" in path]
+    assert sent == [(None, None), ("bytes=70000-", None)]
+    assert hub.requests[0][3] == "Bearer hf_secret"
 
 
 def test_wrong_hash(hub: Hub, tmp_path: Path) -> None:
