@@ -204,6 +204,7 @@ def test_a_vanished_device_is_reopened_and_the_conversation_kept() -> None:
     assert "gone" in notices[0][1]
     statistics = run.talk.statistics()
     assert statistics.reopened == 1
+    assert statistics.notice.startswith("reopened")
     assert [one.reply.frame for one in run.exchanges] == list(range(len(run.exchanges)))
     assert run.stepper.resets == 0
     assert run.level(9, 10) > 0.2

@@ -25,7 +25,9 @@ _TAIL = 30  # blocks for which the gate stays shut after the last loud one: the 
 
 
 class Echo(Protocol):
-    """One way to treat the echo."""
+    """One way to treat the echo. delay: seconds by which its result is later than the microphone."""
+
+    delay: float
 
     def process(self, microphone: Pcm, played: Pcm) -> Pcm:
         """Takes two blocks (240,), which it leaves alone; gives what the model shall hear, (240,)."""
@@ -36,6 +38,8 @@ class Echo(Protocol):
 
 class Duck:
     """Half duplex: the microphone is shut while Moshi can be heard, and for a tail afterwards."""
+
+    delay = 0.0
 
     def __init__(self) -> None:
         self._shut = 0  # blocks left
@@ -60,6 +64,8 @@ class Cancel:
     model hears the linear one while WebRTC's lets through some of what it left, which is what is no echo, and while
     nothing was played; and WebRTC's at all other times.
     """
+
+    delay = _LATE / RATE
 
     def __init__(self) -> None:
         try:

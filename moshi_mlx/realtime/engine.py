@@ -155,6 +155,7 @@ class Engine:
                 self.notice = str(error)
                 self._device.wait(Signal(), _RETRY)
             else:
+                self.notice = self._device.notice or f"reopened {self._device.input_name}, {self._device.output_name}"
                 self.meter.reopened += 1
                 self.meter.event("reopened", self.seconds(), f"{self._device.input_name}, {self._device.output_name}")
                 return loop

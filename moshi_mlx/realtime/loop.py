@@ -40,6 +40,7 @@ class Loop:
         self._device, self._stepper, self._meter, self._echo = device, stepper, meter, echo
         self._in = Resampler(device.input_rate, RATE)
         self._out = Resampler(RATE, device.output_rate)
+        self._delay = self._in.delay + (echo.delay if echo is not None else 0.0)  # seconds, of the microphone's way
         self._raw = np.zeros(device.input_rate // 4, np.float32)
         self._mic: Pcm = np.zeros(0, np.float32)  # 24 kHz, not yet through the echo treatment
         self._bridge = Bridge(RATE)
@@ -113,7 +114,7 @@ class Loop:
     def capture_ms(self) -> float:
         """Captured and not stepped."""
         waiting = len(self._mic) + self.backlog.waiting + self._stepping * FRAME
-        return 1_000 * (self.capture.ring.available / self.capture.rate + waiting / RATE + self._in.delay)
+        return 1_000 * (self.capture.ring.available / self.capture.rate + waiting / RATE + self._delay)
 
     @property
     def playback_ms(self) -> float:
@@ -125,9 +126,9 @@ class Loop:
         return self.capture_ms + self.playback_ms
 
     def target_ms(self) -> float:
-        """The lag to be expected: the frame, the model's time, a block of each side, the margin and the resamplers."""
+        """The lag to be expected: the frame, the model's time, a block of each side, the margin and the filters."""
         blocks = 1_000 * self.capture.block / self.capture.rate + self.playback.ms(self.playback.block)
-        delays = 1_000 * (self._in.delay + self._out.delay)
+        delays = 1_000 * (self._delay + self._out.delay)
         return FRAME_MS + self._meter.recent_ms + blocks + self.playback.margin + delays
 
     def counts(self) -> Counts:
