@@ -16,6 +16,10 @@ from moshi_mlx.checkpoints.load import read_tensors
 
 Arrays = dict[str, np.ndarray]
 
+_RNG = np.random.default_rng(4)
+CODES = np.concatenate([_RNG.integers(0, 40, (2, 1, 30)), _RNG.integers(0, 32, (2, 16, 30))], axis=1)
+PCM = (0.3 * _RNG.standard_normal((1, 12 * 1920, 1))).astype(np.float32)
+
 MIMI_CONFIG: dict[str, Any] = {
     "model_type": "mimi",
     "architectures": ["MimiModel"],
@@ -190,3 +194,13 @@ def write_moshi(folder: Path, shards: int = 3) -> Path:
         index |= dict.fromkeys(part, file)
     (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": index}))
     return folder
+
+
+def logits(moshi: Any) -> list[np.ndarray]:
+    """Teacher-forced logits and masks on fixed codes."""
+    return [np.array(part) for part in moshi.lm.logits(CODES[:, : moshi.config.lm.streams])]
+
+
+def equal(one: list[np.ndarray], other: list[np.ndarray]) -> bool:
+    """To the last bit."""
+    return all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))

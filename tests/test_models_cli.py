@@ -13,9 +13,10 @@ import hf_kit
 import mlx.core as mx
 import numpy as np
 import pytest
+from hf_kit import equal, logits
 from hub_server import Hub
 from huggingface_hub import constants
-from test_formats import adapters, equal, logits
+from test_lora import adapters
 
 import moshi_mlx
 from moshi_mlx.checkpoints.header import read_header
