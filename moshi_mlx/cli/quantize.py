@@ -127,7 +127,7 @@ def _calibration(args: argparse.Namespace) -> Calibration:
 
     sounds = args.audio or default_sounds()
     sequences = min(SEQUENCES, args.frames)
-    return Calibration([_sound(path, args.frames) for path in sounds], sequences, args.frames // sequences)
+    return Calibration([_sound(path, 2 * args.frames) for path in sounds], sequences, args.frames // sequences)
 
 
 def default_sounds() -> list[Path]:
@@ -140,7 +140,7 @@ def default_sounds() -> list[Path]:
 
 
 def _sound(path: Path, most: int) -> Pcm:
-    """A sound at 24 kHz, no more of it than is measured on."""
+    """A sound at 24 kHz, no more of it than `auto` and the proof of what it chose take together."""
     import numpy as np
 
     from .sound import frames
