@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from moshi_mlx.cli import bench_random
 from moshi_mlx.cli.bench_plot import drawing, histogram
 from moshi_mlx.cli.main import main
+from moshi_mlx.models.config import DepthConfig, LmConfig, MimiConfig, TransformerConfig
 
 
 def bench(capsys: pytest.CaptureFixture[str], *words: str) -> str:
@@ -45,6 +47,21 @@ def test_count_makes_no_weights(capsys: pytest.CaptureFixture[str]) -> None:
     report = json.loads(bench(capsys, "--random", "moshiko-q4", "--kv-bits", "8", "--count", "--json"))
     assert report["held"]["language model"] == 4_805_385_728  # the published file's data, to the byte
     assert "frame_ms" not in report
+
+
+@pytest.mark.parametrize("recipe", ["mixed-4-8", "3/32", "bf16"])
+def test_random_weights_run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, recipe: str) -> None:
+    """Packed random words, scales and a stand-in tokenizer must make a model that steps."""
+    small = LmConfig(
+        TransformerConfig(64, 1, 2, 64, context=300), DepthConfig(TransformerConfig(64, 2, 1, 64, rope=None))
+    )
+    codec = MimiConfig(filters=2, width=32, transformer=TransformerConfig(32, 2, 1, 64, context=6, gated=False))
+    monkeypatch.setattr(bench_random, "PUBLISHED", {"moshiko": small})
+    monkeypatch.setattr(bench_random, "MimiConfig", lambda: codec)
+    words = ["--random", "moshiko-q4", "--recipe", recipe, "--kv-bits", "8", "--context", "290", "--frames", "14"]
+    report = json.loads(bench(capsys, *words, "--json"))
+    assert len(report["times_ms"]) == 14
+    assert report["reads"]["now"]["kv"] == report["reads"]["full"]["kv"]
 
 
 @pytest.mark.parametrize(

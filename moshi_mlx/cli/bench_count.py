@@ -138,7 +138,7 @@ def held_bytes(moshi: Moshi, state: SessionState) -> dict[str, int]:
 
 
 def count_bytes(moshi: Moshi, state: SessionState, context: int) -> dict[str, Any]:
-    """What is held, and what a frame reads: `weights` by stage; all `now`, after `context` frames, and at a `full` window."""
+    """Bytes held; bytes a frame reads: `weights` by stage, all after `context` frames (`now`) and a `full` window."""
     ring, codec = state.lm.transformer, (state.mimi.encoder.transformer, state.mimi.decoder.transformer)
     weights = frame_bytes(moshi)
     reads: dict[str, Any] = {"weights": weights}

@@ -83,7 +83,7 @@ def _randomise(model: nn.Module) -> None:
 
 def _values(module: nn.Module, key: str, value: mx.array) -> mx.array:
     if key == "weight" and value.dtype == mx.uint32:
-        return mx.random.bits(value.shape)
+        return mx.random.randint(0, (1 << 31) - 1, value.shape, mx.uint32)
     if key in ("scales", "biases"):
         quantized: Any = module
         scale = (value.shape[1] * quantized.group_size) ** -0.5 * 4 / 2**quantized.bits
