@@ -35,4 +35,5 @@ if __name__ == "__main__":
         child = os.fork()
         if not child:
             record_until_killed(base / str(number), base / f"{number}.count")
+            os._exit(0)
         os.waitpid(child, 0)

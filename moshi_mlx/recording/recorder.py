@@ -69,11 +69,11 @@ class Recorder:
         self._waiting_user: deque[Pcm] = deque()
         self._queue: queue.Queue[_Job | None] = queue.Queue(QUEUE_LIVE if live else QUEUE_WAITING)
         write_info(folder, info)
-        self._wav = StereoWriter(folder, part_limit)
         self._files: dict[str, int] = {}
         for name in (CODES_FILE, TRANSCRIPT_FILE, EVENTS_FILE):
             self._files[name] = os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o644)
         write_all(self._files[CODES_FILE], self._layout.header())
+        self._wav = StereoWriter(folder, part_limit)  # last: a folder with sound in it has all its files
         self._thread = threading.Thread(target=self._write_all, name="recorder", daemon=True)
         self._thread.start()
 
