@@ -212,6 +212,19 @@ def test_a_burst_is_cut_to_the_target_at_once() -> None:
     assert player.buffer.skipped > 3 * FRAME
 
 
+def test_a_flush_drops_what_waits_and_is_no_underrun() -> None:
+    """After a reset the old conversation must not go on for what the buffer held."""
+    player = Player()
+    for _ in range(3):
+        player.push()
+        player.play(480)
+    player.buffer.flush()
+    assert player.buffer.waiting == 0
+    heard = player.play(FRAME)
+    assert not heard[round(RATE * FADE) :].any()
+    assert player.buffer.underruns == 0
+
+
 def test_drift_is_made_up_for_in_silence() -> None:
     """A loudspeaker 3,000 ppm slow or fast: the reserve is put right where nobody speaks, without one underrun."""
     for block in (FRAME - 6, FRAME + 6):

@@ -152,6 +152,13 @@ def test_lag_is_what_a_click_takes_from_the_microphone_to_the_loudspeaker() -> N
     assert 1_000 * (heard - 3) == pytest.approx(np.mean(claimed), abs=11)
 
 
+def test_what_stands_is_dropped_when_the_model_is_just_fast_enough() -> None:
+    """A model of 79 ms a frame that stalls once would need half a minute to catch up, and be late for all of it."""
+    run = Run(lambda now: 0.38 if 3 < now < 3.1 else 0.079).until(8)
+    assert all(above < 80 for when, above in run.above if when > 5.4)  # only whole frames can be dropped
+    assert run.talk.statistics().dropped_ms >= 160
+
+
 def test_mute_and_push_to_talk_feed_silence_and_keep_stepping() -> None:
     """Muting that stops the model lets the GPU go cold, and the first words after it come late."""
     run = Run()
