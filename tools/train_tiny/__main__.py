@@ -6,7 +6,8 @@ import argparse
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-STAGES = ("data", "codec", "scenes", "codes", "lm", "decoder", "export", "evaluate", "demo")
+DEMO = ROOT / "weights" / "demo"
+STAGES = ("data", "codec", "scenes", "codes", "lm", "decoder", "export", "demo", "fixture", "evaluate")
 
 
 def main() -> None:
@@ -42,7 +43,7 @@ def run(stage: str, options: argparse.Namespace) -> None:
     if stage == "demo":
         from .demo import make
 
-        return make(work, ROOT / "weights" / "demo")
+        return make(work, DEMO)
     if stage == "data":
         from . import answers, clips
 
@@ -74,6 +75,10 @@ def run(stage: str, options: argparse.Namespace) -> None:
         from . import decoder
 
         decoder.train(work, options.decoder_steps)
+    elif stage == "fixture":
+        from . import fixture
+
+        fixture.make(options.checkpoint, DEMO / "greeting.wav", ROOT / "tests" / "fixtures" / "tiny.npz")
     else:
         from . import export
 

@@ -31,6 +31,7 @@ def load_encoder(folder: Path) -> MimiModel:
     """The codec as the stage `codec` left it; its decoder is untrained."""
     mimi = new_mimi()
     mimi.load_state_dict(torch.load(folder / "encoder.pt")["mimi"])
+    filterbank.install(mimi.encoder)  # the convolutions are not trained, and the code may scale them anew
     return mimi.eval()
 
 

@@ -18,10 +18,12 @@ from moshi.models.compression import MimiModel
 from pystoi import stoi
 from torch import Tensor, nn
 
+from . import filterbank
 from .codes import load_encoder, make_own
 from .shapes import FRAME
+from .synthesis import Voice
 
-WINDOW, BATCH, SKIP = 14, 8, 2  # frames of an example; the first SKIP lack their past and are not judged
+WINDOW, BATCH, SKIP = 14, 12, 2  # frames of an example; the first SKIP lack their past and are not judged
 PEAK_RATE = 2e-3
 _FADE = 120  # samples in which a cut answer dies away
 
@@ -32,12 +34,12 @@ def train(folder: Path, steps: int, seed: int = 3) -> None:
     pick, mimi, own = random.Random(seed), load_encoder(folder), make_own(folder)
     with np.load(folder / "answers.npz") as file:
         waves = [file[str(i)] for i in range(len(own.answers))]
-    parts = (mimi.upsample, mimi.decoder_transformer, mimi.decoder)
-    parameters = [p for part in parts for p in part.parameters()]
+    voice = Voice(mimi)
+    parameters = voice.learned()
     optimizer, first = torch.optim.AdamW(parameters, lr=PEAK_RATE, betas=(0.8, 0.98), weight_decay=1e-4), 0
     if (folder / "decoder.pt").exists():
         kept = torch.load(folder / "decoder.pt")
-        mimi.load_state_dict(kept["mimi"])
+        voice.load_state_dict(kept["voice"])
         optimizer.load_state_dict(kept["optimizer"])
         first = kept["step"]
     begun, sums = time.time(), np.zeros(2)
@@ -48,7 +50,7 @@ def train(folder: Path, steps: int, seed: int = 3) -> None:
         examples = [_example(own.answers, own.silence, waves, pick) for _ in range(BATCH)]
         codes = torch.from_numpy(np.stack([codes for codes, _ in examples]))
         wanted = torch.from_numpy(np.stack([wave for _, wave in examples]))[:, SKIP * FRAME :]
-        made = render(mimi, codes)[:, SKIP * FRAME :]
+        made = voice(codes)[:, SKIP * FRAME :]
         loss = distance(made, wanted)
         optimizer.zero_grad()
         loss.backward()
@@ -63,18 +65,18 @@ def train(folder: Path, steps: int, seed: int = 3) -> None:
             )
             sums[:] = 0
         if step % 500 == 0 or step == steps:
-            kept = {"mimi": mimi.state_dict(), "optimizer": optimizer.state_dict(), "step": step}
+            kept = {"voice": voice.state_dict(), "optimizer": optimizer.state_dict(), "step": step}
             torch.save(kept, folder / "decoder.tmp")
             (folder / "decoder.tmp").rename(folder / "decoder.pt")
-            print(f"    STOI {quality(mimi, own.answers, own.silence, waves):.3f}", flush=True)
+            print(f"    STOI {quality(voice, own.answers, own.silence, waves):.3f}", flush=True)
 
 
-def render(mimi: MimiModel, codes: Tensor) -> Tensor:
-    """Codes (B, 8, T) → waveforms (B, samples), differentiable in the decoder."""
-    with torch.no_grad():
-        latent = mimi.decode_latent(codes)
-    (latent,) = mimi.decoder_transformer(mimi._to_encoder_framerate(latent))
-    return mimi.decoder(latent)[:, 0]
+def load_decoder(folder: Path) -> MimiModel:
+    """The whole codec: the encoder of stage `codec`, and the decoder trained so far."""
+    voice = Voice(load_encoder(folder))
+    voice.load_state_dict(torch.load(folder / "decoder.pt")["voice"])
+    filterbank.install(voice.mimi.encoder)
+    return voice.install().eval()
 
 
 def distance(made: Tensor, wanted: Tensor) -> Tensor:
@@ -103,7 +105,7 @@ def _example(
     rest = np.tile(silence[:, None], (1, lead)), np.tile(silence[:, None], (1, trail))
     codes = np.concatenate([rest[0], codes, rest[1]], axis=1)
     wave = np.pad(wave, (lead * FRAME, codes.shape[1] * FRAME - lead * FRAME - len(wave)))
-    at = pick.randint(0, codes.shape[1] - WINDOW - 6)
+    at = pick.randint(0, max(0, codes.shape[1] - WINDOW - 6))
     return codes[:, at : at + WINDOW], wave[at * FRAME : (at + WINDOW) * FRAME].astype(np.float32)
 
 
@@ -117,12 +119,12 @@ def cut_off(wave: np.ndarray, frames: int) -> np.ndarray:
 
 @torch.no_grad()
 def quality(
-    mimi: MimiModel, answers: list[np.ndarray], silence: np.ndarray, waves: list[np.ndarray], every: int = 9
+    voice: Voice, answers: list[np.ndarray], silence: np.ndarray, waves: list[np.ndarray], every: int = 9
 ) -> float:
     """Mean STOI of some answers against the frame-locked originals."""
     scores = []
     for codes, wave in list(zip(answers, waves, strict=True))[::every]:
         padded = np.concatenate([np.tile(silence[:, None], (1, 10)), codes, np.tile(silence[:, None], (1, 3))], axis=1)
-        made = render(mimi, torch.from_numpy(padded[None]))[0].numpy()
+        made = voice(torch.from_numpy(padded[None]))[0].numpy()
         scores.append(stoi(wave, made[10 * FRAME : 10 * FRAME + len(wave)], 24000))
     return float(np.mean(scores))

@@ -11,7 +11,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from . import tokens
-from .shapes import MIMI_CONFIG, lm_config, new_mimi
+from .codes import load_encoder
+from .decoder import load_decoder
+from .shapes import MIMI_CONFIG, lm_config
 
 WEIGHTS, MIMI, MIMI_JSON = "model.safetensors", "mimi.safetensors", "mimi.json"
 
@@ -34,9 +36,7 @@ def export(folder: Path, target: Path) -> None:
     modules = torch.load(folder / "lm.pt")["modules"]
     lm = {name.removeprefix("0."): value.to(torch.bfloat16) for name, value in modules.items() if name.startswith("0.")}
     save_file(published_names(lm), target / WEIGHTS)
-    mimi = new_mimi()
-    trained = folder / ("decoder.pt" if (folder / "decoder.pt").exists() else "encoder.pt")
-    mimi.load_state_dict(torch.load(trained)["mimi"])
+    mimi = load_decoder(folder) if (folder / "decoder.pt").exists() else load_encoder(folder)
     save_file(published_names(_plain_codebooks(mimi.state_dict())), target / MIMI)
     total = sum(path.stat().st_size for path in target.iterdir() if path.is_file())
     print(f"export: {total / 1e6:.1f} MB in {target}")
@@ -68,4 +68,6 @@ def _plain_codebooks(state: dict[str, Tensor]) -> dict[str, Tensor]:
         elif name.endswith("cluster_usage"):
             value = torch.ones_like(value)
         out[name] = value.to(torch.float16)
+        if not out[name].isfinite().all():
+            raise ValueError(f"{name} does not fit into float16")
     return out

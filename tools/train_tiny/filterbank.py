@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 BANDS = 32
 RATE = 24000
-_QUIET = 1e-3  # scale of the linear part
+_QUIET = 4e-3  # scale of the linear part
 _SCALES = (4.0, 0.6)  # steepness of the two compressions
-_LOUD = 8000.0  # brings the resonators from the linear part into the rectifying one
+_LOUD = 2000.0  # brings the resonators from the linear part into the rectifying one
 _TREBLE = 0.9  # exponent of the gain of bands above 400 Hz, against the slope of speech
 
 

@@ -89,16 +89,21 @@ class _Kept:
 
 
 def train(folder: Path, steps: int, seed: int = 2) -> None:
-    """Train on the kept windows and write folder/encoder.pt (every 500 steps)."""
+    """Train on the kept windows into folder/encoder.pt (written every 500 steps; resumes from it)."""
     torch.manual_seed(seed)
     kept, mimi = _Kept(folder, seed), new_mimi().train()
     heads = Heads(int(kept.labels.max()))
     parts = (mimi.encoder.model[-1], mimi.encoder_transformer, mimi.downsample, mimi.quantizer, heads)
     parameters = [p for part in parts for p in part.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=PEAK_RATE, betas=(0.9, 0.98), weight_decay=1e-2)
-    sums, begun = np.zeros(6), time.time()
-    for step in range(1, steps + 1):
-        rate = PEAK_RATE * min(1.0, step / 100) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / steps)))
+    sums, begun, first = np.zeros(6), time.time(), 0
+    if (folder / "encoder.pt").exists():
+        saved = torch.load(folder / "encoder.pt")
+        mimi.load_state_dict(saved["mimi"])
+        heads.load_state_dict(saved["heads"])
+        first = saved["step"]
+    for step in range(first + 1, steps + 1):
+        rate = PEAK_RATE * min(1.0, (step - first) / 100) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / steps)))
         for group in optimizer.param_groups:
             group["lr"] = rate
         if step == WARM:
@@ -119,7 +124,7 @@ def train(folder: Path, steps: int, seed: int = 2) -> None:
             sums[:] = 0
             kept.refresh()
         if step % 500 == 0 or step == steps:
-            torch.save({"mimi": mimi.state_dict(), "heads": heads.state_dict()}, folder / "encoder.tmp")
+            torch.save({"mimi": mimi.state_dict(), "heads": heads.state_dict(), "step": step}, folder / "encoder.tmp")
             (folder / "encoder.tmp").rename(folder / "encoder.pt")
 
 

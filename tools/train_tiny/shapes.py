@@ -120,7 +120,7 @@ def new_mimi() -> MimiModel:
                 nn.init.zeros_(module.bias)
     with torch.no_grad():
         mimi.encoder.model[-1].conv.conv.weight.mul_(4)
-        mimi.decoder.model[-1].conv.conv.weight.mul_(0.05)
+        mimi.decoder.model[5].convtr.convtr.weight.mul_(0.1)
     filterbank.install(mimi.encoder)
     return mimi
 
