@@ -44,6 +44,12 @@ def compiling() -> Iterator[None]:
     mx.disable_compile()
 
 
+def small_lm(context: int) -> Lm:
+    """One head of 64, so that keys can be kept in 8 bits."""
+    depth = DepthConfig(TransformerConfig(32, 1, 1, 32, rope=None), (0, 1))
+    return Lm(LmConfig(TransformerConfig(64, 1, 2, 64, context=context), depth, 40, 40, 32, 3, 2, (0, 0, 1, 0)))
+
+
 def speak(session: Session, frames: int) -> list[Reply]:
     return [session.step(pcm) for pcm in 4 * noise(frames)]
 
@@ -86,6 +92,16 @@ def test_compiled_is_plain(moshi: Moshi, compiling: None, monkeypatch: pytest.Mo
         assert np.abs(ours.pcm - theirs.pcm).max() < 5e-5
 
 
+def test_lazy_weights_are_read_once(compiling: None) -> None:
+    """A trace keeps what it finds: weights that are still lazy (a file, a conversion) were made anew in every frame."""
+    lm = small_lm(context=20)
+    made = mx.random.normal(lm.text_linear.weight.shape, key=mx.random.key(1)) @ mx.ones((64, 64))
+    lm.text_linear.weight = made
+    state = lm.make_state(0)
+    lm.step(mx.zeros((1, 1), mx.int32), state, Sampling())
+    assert primitives(made) == {}
+
+
 def test_every_way_of_reading_is_traced_in_the_warm_up(moshi: Moshi) -> None:
     """A ring that fills is read in longer parts: a trace in the middle of a conversation is a hiccup of many frames."""
     config = TransformerConfig(32, 1, 1, 32, context=3000)
@@ -116,9 +132,7 @@ def test_warm_up_leaves_no_trace_in_the_conversation(moshi: Moshi) -> None:
 @pytest.mark.parametrize("kv_bits", [None, 8])
 def test_rings_are_written_in_place(kv_bits: int | None, compiling: None) -> None:
     """One forgotten reference to a ring makes every write a copy: at 7B, 1.6 GB a frame."""
-    depth = DepthConfig(TransformerConfig(32, 1, 1, 32, rope=None), (0, 1))
-    trunk = TransformerConfig(64, 1, 2, 64, context=20_000)
-    lm = Lm(LmConfig(trunk, depth, 40, 40, 32, 3, 2, (0, 0, 1, 0)))
+    lm = small_lm(context=20_000)
     mx.eval(lm.parameters())
     base = mx.get_active_memory()
     state = lm.make_state(0, kv_bits=kv_bits)

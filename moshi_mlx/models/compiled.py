@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from functools import cache
+from types import MethodType
 from typing import Any
 from weakref import WeakMethod
 
@@ -20,8 +21,8 @@ class Compiled:
     """`function(state, *arrays, **options)`, which changes the state and gives arrays, compiled.
 
     state: its `transformer` is a TransformerState, all its other leaves are arrays. Options are hashable. What else the
-    function reads (the weights) must be evaluated before the first call and never change. traces: how often the
-    function ran in Python.
+    function reads are its model's weights, which never change after the first call. traces: how often the function ran
+    in Python.
     """
 
     def __init__(self, function: Callable[..., Any], steps: int) -> None:
@@ -43,15 +44,17 @@ class Compiled:
         return result
 
     @property
-    def _function(self) -> Callable[..., Any]:
+    def _function(self) -> MethodType:
         function = self._owned()
-        assert function is not None
+        assert isinstance(function, MethodType)
         return function
 
     def _compile(self, model: Any, options: dict[str, Hashable]) -> Callable[..., Any]:
         """A compiled function of leaves and arrays → (result, new leaves). model: a state with the plain values of
         this way, to be kept."""
         replace(model, [mx.array(0)] * len(leaves(model)))  # a trace must not keep a conversation's arrays alive
+        owner: Any = self._function.__self__
+        mx.eval(owner.parameters())  # a weight that is still lazy would be made anew in every call
 
         def run(old: list[mx.array], *arrays: mx.array | None) -> tuple[Any, list[mx.array]]:
             self.traces += 1
