@@ -24,8 +24,8 @@ def main() -> None:
     parser.add_argument("--lm-steps", type=int, default=3000)
     parser.add_argument("--decoder-steps", type=int, default=4000)
     parser.add_argument("--shards", type=int, default=16, help="scenes are made in shards of 250")
-    parser.add_argument("--questions", type=int, default=108, help="questions a noise level in the evaluation")
-    parser.add_argument("--quick", action="store_true", help="a quarter of the evaluation")
+    parser.add_argument("--questions", type=int, default=54, help="questions a noise level in the evaluation")
+    parser.add_argument("--parts", default="", help="parts of the evaluation, with commas between (all)")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
     for stage in STAGES if options.stage == "all" else (options.stage,):
@@ -37,9 +37,10 @@ def run(stage: str, options: argparse.Namespace) -> None:
     """One stage. Imports are local: the evaluation needs moshi_mlx and no PyTorch, the training the other way round."""
     work: Path = options.work
     if stage == "evaluate":
-        from .evaluate import evaluate
+        from .evaluate import PARTS, evaluate
 
-        return evaluate(work, options.checkpoint, options.questions, options.quick)
+        parts = options.parts.split(",") if options.parts else list(PARTS)
+        return evaluate(work, options.checkpoint, options.questions, parts)
     if stage == "demo":
         from .demo import make
 

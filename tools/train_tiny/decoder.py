@@ -64,7 +64,7 @@ def train(folder: Path, steps: int, seed: int = 3) -> None:
                 flush=True,
             )
             sums[:] = 0
-        if step % 500 == 0 or step == steps:
+        if step % 250 == 0 or step == steps:
             kept = {"voice": voice.state_dict(), "optimizer": optimizer.state_dict(), "step": step}
             torch.save(kept, folder / "decoder.tmp")
             (folder / "decoder.tmp").rename(folder / "decoder.pt")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,6 @@ class Evaluation:
         pool = self.clips.split("heldout")
         self.draw.shuffle(asked := [clip for clip in pool if clip.answer >= 0])
         self.asked, self.off = asked[:questions], [clip for clip in pool if clip.answer < 0]
-        self.spoken: dict[int, np.ndarray] = {}  # Moshi's audio of answers whose text was exact
         with np.load(folder / "answers.npz") as file:
             self.originals = [file[str(i)] for i in range(len(file.files))]
 
@@ -76,11 +76,11 @@ class Evaluation:
         wave[start:end] += self.clips.audio(clip)
         return wave, end
 
-    def on_script(self) -> dict[str, Any]:
+    def on_script(self, noises: tuple[float, ...] = NOISES) -> dict[str, Any]:
         """Questions of the script: exact text, answer chosen, latency of the first word and of the first sound."""
         out: dict[str, Any] = {}
         word_at, sound_at = [], []
-        for noise in NOISES:
+        for noise in noises:
             exact = chosen = 0
             for clip in self.asked:
                 wave, end = self._question(clip, noise)
@@ -92,8 +92,6 @@ class Evaluation:
                     word_at.append(heard.words[0][0] * 80 - end / 24)
                 if heard.loud().any():
                     sound_at.append(int(np.argmax(heard.loud())) * 80 - end / 24)
-                if said == expected:
-                    self.spoken[clip.answer] = heard.sound[heard.words[0][0] :].reshape(-1)
             out[f"exact text at noise {noise:g}"] = round(exact / len(self.asked), 3)
             out[f"right answer chosen at noise {noise:g}"] = round(chosen / len(self.asked), 3)
         out["first word after the question, ms (10 %, median, 90 %)"] = _spread(word_at)
@@ -197,10 +195,14 @@ class Evaluation:
         }
 
     def audio(self) -> dict[str, Any]:
-        """The answers heard in `on_script`: a recogniser's words and STOI, beside those of the original answers."""
+        """What is heard when the text is exact: a recogniser's words and STOI, beside those of the original answers."""
         recogniser, made, original, scores = Recogniser(), np.zeros(2), np.zeros(2), []
-        for answer, wave in sorted(self.spoken.items()):
-            reference = self.originals[answer]
+        for clip in {clip.answer: clip for clip in self.asked}.values():
+            heard = converse(self.session, self._question(clip, NOISES[0])[0])
+            if heard.text() != self.texts[clip.answer]:
+                continue
+            reference, answer = self.originals[clip.answer], clip.answer
+            wave = heard.sound[heard.words[0][0] :].reshape(-1)
             part = wave[: len(reference)]
             made += recogniser.errors(self.texts[answer], part)
             original += recogniser.errors(self.texts[answer], reference)
@@ -217,24 +219,30 @@ def _spread(values: list[float]) -> list[int] | None:
     return [round(float(v)) for v in np.percentile(values, (10, 50, 90))] if values else None
 
 
-def evaluate(folder: Path, checkpoint: Path, questions: int, quick: bool) -> None:
-    """Measure everything, print each result as it comes, and leave checkpoint/evaluation.json."""
-    results: dict[str, Any] = {"questions": questions, "family": "MBROLA (never used in training)"}
-    scale = 4 if quick else 1
-    for name, sampling in (("greedy", GREEDY), ("default sampling", moshi_mlx.Sampling())):
-        run = Evaluation(folder, checkpoint, sampling, questions // scale)
-        found = run.on_script() | run.off_script()
-        print(name, json.dumps(found, indent=1), flush=True)
-        if name == "greedy":
-            for part in (
-                run.audio(),
-                run.interruption(40 // scale),
-                run.conversation(300 / scale),
-                run.echo(40 // scale),
-                run.long_turns(20 // scale),
-                run.idle(600 / scale),
-            ):
-                print(json.dumps(part, ensure_ascii=False), flush=True)
-                found |= part
-        results[name] = found
-    (checkpoint / "evaluation.json").write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n")
+def evaluate(folder: Path, checkpoint: Path, questions: int, parts: list[str]) -> None:
+    """Measure the parts (names of PARTS), print each result as it comes, and merge all into evaluation.json."""
+    path = checkpoint / "evaluation.json"
+    for part in parts:
+        sampling = moshi_mlx.Sampling() if part == "sampling" else GREEDY
+        found = PARTS[part](Evaluation(folder, checkpoint, sampling, questions))
+        print(json.dumps(found, indent=1, ensure_ascii=False), flush=True)
+        results = json.loads(path.read_text()) if path.exists() else {}
+        path.write_text(json.dumps(results | found, indent=1, ensure_ascii=False) + "\n")
+
+
+def _sampled(run: Evaluation) -> dict[str, Any]:
+    """The script again, at the default temperatures and one noise level."""
+    return {f"default sampling: {name}": value for name, value in run.on_script(NOISES[1:2]).items()}
+
+
+PARTS: dict[str, Callable[[Evaluation], dict[str, Any]]] = {
+    "script": Evaluation.on_script,
+    "off": Evaluation.off_script,
+    "interruption": lambda run: run.interruption(24),
+    "audio": Evaluation.audio,
+    "sampling": _sampled,
+    "conversation": lambda run: run.conversation(300),
+    "echo": lambda run: run.echo(20),
+    "long": lambda run: run.long_turns(12),
+    "idle": lambda run: run.idle(600),
+}
