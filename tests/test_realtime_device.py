@@ -13,13 +13,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pulse
 import pytest
 
 from moshi_mlx.frame import MoshiError
 from moshi_mlx.realtime import AudioDevice, Conversation, DeviceInfo, Statistics, list_devices
 from moshi_mlx.realtime import device as device_module
 from moshi_mlx.realtime.device import choose_device
-from tests import pulse
 from tools.soak_realtime import EchoingStepper
 
 MIC = DeviceInfo(0, "MacBook Microphone", "Core Audio", 1, 0, 48_000, 10, 0, True, False)

@@ -197,6 +197,7 @@ def test_reset_starts_anew_without_a_click_or_an_underrun() -> None:
     run.until(5)
     assert run.stepper.resets == 1
     assert 0 in [one.reply.frame for one in run.exchanges if one.seconds > 2]
+    assert run.talk.statistics().dropped_ms > 0  # what the user had said to the old conversation
     assert run.talk.statistics().underruns == 0
     assert np.abs(np.diff(run.played())).max() < steepest(48_000)
 
