@@ -213,6 +213,34 @@ def test_incomplete_snapshot_of_another_program(hub: Hub) -> None:
     assert locate("moshiko-q4", progress=silent).file(MOSHI_MIMI).is_file()
 
 
+@pytest.mark.parametrize(
+    ("repo", "files", "says"),
+    [
+        ("kyutai/moshiko-candle-q8", {}, "GGUF for Rust"),
+        ("kyutai/moshika-pytorch-q8", {}, "int8 for PyTorch"),
+        ("kyutai/moshika-vis-mlx-bf16", {}, "sees images"),
+        ("other/gguf", {"model.q8.gguf": b"GGUF" * 9_999}, "only model.q8.gguf"),
+        ("other/stt", {"config.json": b'{"model_type": "stt"}', "model.safetensors": WEIGHTS}, "speech to text"),
+        ("other/tts", {"config.json": b'{"tts_config": {}}', "model.safetensors": WEIGHTS}, "text to speech"),
+    ],
+)
+def test_unsupported_before_anything_large(hub: Hub, repo: str, files: dict[str, bytes], says: str) -> None:
+    """Eight gigabytes fetched to learn that they cannot be used."""
+    hub.repos[repo] = files
+    fails(repo, says)
+    assert not any("/resolve/" in path and not path.endswith("config.json") for _, path, *_ in hub.requests)
+
+
+def test_two_at_once(hub: Hub) -> None:
+    """Two commands started together must not write into one part file."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(lambda _: locate("moshiko-q4", progress=silent), range(3)))
+    assert {located.file("model.q4.safetensors").read_bytes() for located in found} == {WEIGHTS}
+    assert sum("q4.safetensors" in path for _, path, *_ in hub.requests) == 1
+
+
 def test_get_takes_the_newest(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     """`models get` must not be content with yesterday's commit."""
     old = locate("moshiko-q4", progress=silent).folder

@@ -52,6 +52,11 @@ def roles(names: Collection[str], config: object = None, weights: str | None = N
         raise MoshiError("config.json does not hold a JSON object; get it again")
     config = config or {}
     kind = config.get("model_type")
+    for word, what in (("stt", "speech to text"), ("tts", "text to speech")):
+        if kind == word or f"{word}_config" in config:
+            raise MoshiError(
+                f"this is a model of type {word} ({what}), which is not supported; take a Moshi or a Hibiki"
+            )
     if kind == "mimi":
         return Files("hf-mimi", (weights,) if weights else _guess(names))
     if kind == "moshi" and ("audio_encoder_config" in config or "depth_decoder_config" in config):

@@ -37,11 +37,12 @@ class Remote:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """What a repository holds at one commit: its files of the kinds that are fetched."""
+    """What a repository holds at one commit: its files of the kinds that are fetched, and the names of all."""
 
     address: Address
     commit: str
     files: Mapping[str, Remote]
+    names: Sequence[str]
 
 
 def cache() -> Path:
@@ -83,15 +84,16 @@ def listing(address: Address) -> Listing:
         info = HfApi(endpoint=endpoint()).model_info(
             address.repo, revision=address.revision, files_metadata=True, timeout=20
         )
+        siblings = [item for item in info.siblings or () if is_plain(item.rfilename)]
         files = {
             item.rfilename: Remote(int(item.size or 0), str(item.lfs.sha256 if item.lfs else item.blob_id))
-            for item in info.siblings or ()
-            if is_plain(item.rfilename) and item.rfilename.endswith(ALLOWED)
+            for item in siblings
+            if item.rfilename.endswith(ALLOWED)
         }
         # Commit and digests become names of files here.
         if not _COMMIT.fullmatch(str(info.sha)) or not all(_DIGEST.fullmatch(file.digest) for file in files.values()):
             raise ValueError("no commit, or a file without a hash")
-    return Listing(address, str(info.sha), files)
+    return Listing(address, str(info.sha), files, [item.rfilename for item in siblings])
 
 
 def missing(source: Listing, names: Sequence[str]) -> dict[str, int]:

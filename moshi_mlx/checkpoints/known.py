@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 CC_BY = "CC-BY-4.0"
@@ -72,6 +73,13 @@ KNOWN: tuple[Known, ...] = (
     ),
     *_helium(),
     Known("mimi", "kyutai/mimi", "model.safetensors", "mimi", 32.0, 0.38, "the codec alone"),
+)
+
+# Repositories that cannot be run, told before gigabytes are fetched.
+UNSUPPORTED = (
+    (re.compile(r"kyutai/mosh\w+-pytorch-q8"), "int8 for PyTorch, which is not supported; take the one with -mlx-q8"),
+    (re.compile(r"kyutai/mosh\w+-candle-q8"), "GGUF for Rust, which is not supported; take the one with -mlx-q8"),
+    (re.compile(r"kyutai/moshika-vis-.+"), "a MoshiVis model, which sees images; that is not supported"),
 )
 
 BY_ALIAS = {known.alias: known for known in KNOWN}

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from . import hub
 from .address import Address, is_plain, looks_like_id, parse
 from .companions import Files, roles
 from .config_file import read_json
-from .known import BY_ALIAS
+from .known import BY_ALIAS, UNSUPPORTED
 from .meter import Meter
 from .transfer import Progress
 
@@ -130,14 +131,22 @@ def inside(folder: Path, name: str) -> Path:
 
 def get(address: Address, progress: Progress | None = None) -> Path:
     """Asks the Hub for the newest state of a repository, fetches what is not on this disk of it, gives its folder."""
+    for pattern, what in UNSUPPORTED:
+        if pattern.fullmatch(address.repo):
+            raise MoshiError(f"{address.repo} is {what}")
     source = hub.listing(address)
     report = progress or Meter()
     config = None
     if "config.json" in source.files:
         config = _config(hub.download(source, ["config.json"], report))
-    own, others = _split(roles(source.files, config, address.file))
+    try:
+        own, others = _split(roles(source.names, config, address.file))
+    except MoshiError as error:
+        raise MoshiError(f"{address.repo}: {error}") from None
     plan = [(source, own), *((hub.listing(other), [str(other.file)]) for other in others if _cached(other) is None)]
-    hub.check_space(size for listing, names in plan for size in hub.missing(listing, names).values())
+    size = hub.check_space(size for listing, names in plan for size in hub.missing(listing, names).values())
+    if progress is None and size:
+        print(f"fetching {size / 1e9:.2f} GB of {address.repo} to {hub.cache()}", file=sys.stderr)
     for listing, names in plan:
         hub.download(listing, names, report)
         hub.set_reference(listing)
