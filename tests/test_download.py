@@ -7,13 +7,13 @@ import os
 import shutil
 from collections import namedtuple
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from hub_server import Hub
 from huggingface_hub import constants, file_download
 
-from moshi_mlx.checkpoints import transfer
 from moshi_mlx.checkpoints.address import Address
 from moshi_mlx.checkpoints.known import MOSHI_MIMI, MOSHI_TOKENIZER
 from moshi_mlx.checkpoints.locate import get, locate
@@ -233,8 +233,6 @@ def test_unsupported_before_anything_large(hub: Hub, repo: str, files: dict[str,
 
 def test_two_at_once(hub: Hub) -> None:
     """Two commands started together must not write into one part file."""
-    from concurrent.futures import ThreadPoolExecutor
-
     with ThreadPoolExecutor(3) as pool:
         found = list(pool.map(lambda _: locate("moshiko-q4", progress=silent), range(3)))
     assert {located.file("model.q4.safetensors").read_bytes() for located in found} == {WEIGHTS}
@@ -250,23 +248,3 @@ def test_get_takes_the_newest(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None
     assert new != old
     assert (new / MOSHI_TOKENIZER).read_bytes() == b"new pieces"
     assert locate("moshiko-q4", offline=True).folder == new
-
-
-def test_meter_tells_speed_and_time(capsys: pytest.CaptureFixture[str]) -> None:
-    """Opaque minutes of a first start look like a hang."""
-    from moshi_mlx.checkpoints.meter import Meter, duration
-
-    meter = Meter()
-    meter("model.safetensors", 0, 4_000_000_000)
-    assert meter.line(1_000_000_000, 4_000_000_000, 20.0) == (
-        "model.safetensors: 1,000 of 4,000 MB · 50.0 MB/s · 1 min 0 s left"
-    )
-    assert [duration(s) for s in (3.4, 61, 7325)] == ["3 s", "1 min 1 s", "2 h 2 min"]
-    meter("model.safetensors", 4_000_000_000, 4_000_000_000)
-    assert len(capsys.readouterr().err.splitlines()) == 2
-
-
-def test_endpoint_default(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An empty HF_ENDPOINT means the Hub, not the address ''."""
-    monkeypatch.setenv("HF_ENDPOINT", "")
-    assert transfer.endpoint() is None
