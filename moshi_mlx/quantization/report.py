@@ -33,7 +33,7 @@ def recipes_table(rows: Sequence[Row]) -> Table:
             cells += ["–"] * 4
         else:
             audio = loss.agreement[1:]
-            cells += [f"{loss.kl[0]:.4f}", f"{sum(loss.kl[1:]):.4f}"]
+            cells += [nats(loss.kl[0]), nats(sum(loss.kl[1:]))]
             cells += [f"{loss.agreement[0]:.1%}", f"{sum(audio) / len(audio):.1%}" if audio else "–"]
         table.append((row.name, *cells))
     return table
@@ -44,7 +44,7 @@ def streams_table(losses: Mapping[str, Loss]) -> Table:
     first = next(iter(losses.values()))
     table: Table = [("stream", *(f"{what}, {name}" for name in losses for what in ("loss", "same")))]
     for k in range(len(first.kl)):
-        cells = [cell for loss in losses.values() for cell in (f"{loss.kl[k]:.4f}", f"{loss.agreement[k]:.1%}")]
+        cells = [cell for loss in losses.values() for cell in (nats(loss.kl[k]), f"{loss.agreement[k]:.1%}")]
         table.append(("text" if k == 0 else f"codebook {k}", *cells))
     return table
 
@@ -84,6 +84,11 @@ def size(nbytes: float) -> str:
     if nbytes >= 1e9:
         return f"{nbytes / 1e9:.2f} GB"
     return f"{nbytes / 1e6:.1f} MB" if nbytes >= 1e6 else f"{nbytes / 1e3:.1f} kB"
+
+
+def nats(loss: float) -> str:
+    """A loss as people read it: 12.3, 0.0456, 7.89e-05."""
+    return f"{loss:.3g}"
 
 
 def loss_json(loss: Loss | None) -> dict[str, Any] | None:

@@ -21,6 +21,7 @@ from .calibration import FRAMES, SEQUENCES, calibrate
 from .convert import restored
 from .formats import KEPT_BYTES, Cost, Format, Matrix, Plan, cost, matrices
 from .measure import Codes, Loss, compare, dense, impose, imposed, logits
+from .report import nats
 
 CHOOSE, PROVE = 0, 1  # seeds: what `auto` chooses by is not what the result is measured on
 MEMORY = 0.8  # share of the machine's that a source may take
@@ -106,7 +107,7 @@ class Work:
             key = tuple(sorted(chosen.items()))
             if key not in self._trials:
                 self._trials[key] = self.loss(chosen, *self._choosing).total
-            self.say(f"auto: plan {index + 1} of {len(family)} ({name}): loss {self._trials[key]:.4f} nats a frame")
+            self.say(f"auto: plan {index + 1} of {len(family)} ({name}): loss {nats(self._trials[key])} nats a frame")
             if self._trials[key] < least:
                 best, least = dict(chosen), self._trials[key]
         return best
@@ -125,7 +126,7 @@ class Work:
             for bits in auto.BITS:
                 with imposed(lm, part.plan(bits)):
                     losses[bits] = compare(reference, logits(lm, codes)).total
-            told = ", ".join(f"{bits}: {loss:.4f}" for bits, loss in losses.items())
+            told = ", ".join(f"{bits}: {nats(loss)}" for bits, loss in losses.items())
             self.say(f"sensitivity: part {index + 1} of {len(of)} ({part.name}), loss by bits {told}")
         return result
 
