@@ -21,7 +21,6 @@ from .. import session as session_module
 from ..checkpoints.load import Moshi
 from ..models.cache import TransformerState, leaves
 from ..models.depth import LowRankEmbedding
-from ..models.lm import ConditionProvider
 from ..models.memory import nbytes
 from ..session import Session, SessionState
 
@@ -93,9 +92,7 @@ def traces(moshi: Moshi) -> int:
 def weights_read(module: nn.Module, lookups: int = 1) -> int:
     """Bytes of a part's weights that one frame reads. lookups: rows of each of its tables."""
     total = 0
-    for name, part in module.named_modules():
-        if "condition_provider" in name or isinstance(part, ConditionProvider):
-            continue
+    for _, part in module.named_modules():
         for key, value in part.items():
             if isinstance(value, mx.array):
                 table = isinstance(part, nn.Embedding | nn.QuantizedEmbedding) or (
