@@ -126,11 +126,32 @@ def test_pairing_keeps_what_was_played_before_its_echo_in_any_bursts() -> None:
             known = block > 0
             index = len(offsets) * BLOCK + np.arange(BLOCK)
             offsets.append((index - block)[known])
-        due = min(len(sound), len(offsets) * BLOCK + waiting + 480 + int(random.integers(-700, 200)))
+        due = min(len(sound), len(offsets) * BLOCK + waiting + 480 + int(random.integers(-1_800, 200)))
         if due > given:
             pairing.add(sound[given:due])
             given = due
     assert len(np.unique(np.concatenate(offsets))) == 1
+
+
+def test_pairing_refills_its_reserve_in_a_silence() -> None:
+    """A loudspeaker whose clock is slow uses up the reserve; then every block of the reference had a hole in it."""
+    pairing = Pairing()
+    pairing.start(0, 480)
+    for _ in range(250):  # nothing comes for a second, and nothing was heard either
+        pairing.take()
+    pairing.add(np.zeros(250 * BLOCK, np.float32))
+    for _ in range(200):
+        pairing.add(np.zeros(BLOCK, np.float32))
+        pairing.take()
+    sound = np.full(BLOCK, 0.5, np.float32)
+    taken = []
+    for _ in range(20):
+        pairing.add(sound)
+        taken.append(pairing.take())
+    line = np.concatenate(taken)
+    first = int(np.argmax(line > 0))
+    assert line[first:].all()
+    assert 0 < first <= 960
 
 
 @pytest.mark.parametrize("ppm", [3_000.0, -3_000.0])

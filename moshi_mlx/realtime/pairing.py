@@ -47,7 +47,8 @@ class Pairing:
         self._debt += missing
         self._low = min(self._low, len(self._played) - self._debt)
         self._taken += 1
-        if self._taken >= _LOOKBACK and np.sqrt(np.mean(np.square(self._played))) < SILENCE:
+        silent = missing == 0 and not any(np.any(np.abs(one) > SILENCE) for one in (block, self._played))
+        if self._taken >= _LOOKBACK and silent:
             if not 0 < self._low < 2 * self._reserve:
                 self._resize(len(self._played) + self._reserve - self._low)
             self._taken, self._low = 0, RATE
