@@ -8,10 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from moshi_mlx.cli import bench_random
+from moshi_mlx.cli import bench_random, bench_time
 from moshi_mlx.cli.bench_plot import drawing, histogram
 from moshi_mlx.cli.main import main
 from moshi_mlx.models.config import DepthConfig, LmConfig, MimiConfig, TransformerConfig
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copy of 256 MB tells a bandwidth, and takes seconds where memory is slow."""
+    monkeypatch.setattr(bench_time, "COPY", 1 << 20)
 
 
 def bench(capsys: pytest.CaptureFixture[str], *words: str) -> str:

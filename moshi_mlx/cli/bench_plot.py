@@ -37,9 +37,8 @@ def drawing(title: str, times: Sequence[float]) -> str:
         value = top * part / 4
         y = TOP + high * (1 - part / 4)
         rows.append(f'<text x="{LEFT - 8}" y="{y + 4:.0f}" text-anchor="end">{value:.0f}</text>')
-    rows.append(
-        f'<text x="{LEFT + wide / 2:.0f}" y="{HEIGHT - 10}" text-anchor="middle">frame of {len(times)}; ms</text>'
-    )
+    below = f"{len(times)} frames, milliseconds each; dashed: the {FRAME_MS:.0f} ms that a frame may take"
+    rows.append(f'<text x="{LEFT + wide / 2:.0f}" y="{HEIGHT - 10}" text-anchor="middle">{below}</text>')
     return "\n".join([*rows, "</svg>"]) + "\n"
 
 

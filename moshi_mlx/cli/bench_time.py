@@ -18,8 +18,8 @@ from ..models.compiled import Compiled
 from ..session import Session
 
 STAGES = ("encode", "temporal", "depth", "decode")
-_COPY = 1 << 28  # bytes: larger than any cache of a chip
-_TRIES = 5
+COPY = 1 << 28  # bytes: larger than any cache of a chip
+TRIES = 5
 
 
 def percentiles(seconds: Sequence[float]) -> dict[str, float]:
@@ -92,11 +92,11 @@ def time_stages(session: Session, frames: int) -> dict[str, list[float]]:
 
 def copy_bandwidth() -> float:
     """Bytes a second that the device reads and writes when it copies: the best of a few tries."""
-    source = mx.zeros(_COPY // 4)
+    source = mx.zeros(COPY // 4)
     mx.eval(source, source + 1)
     best = float("inf")
-    for _ in range(_TRIES):
+    for _ in range(TRIES):
         before = time.perf_counter()
         mx.eval(source + 1)
         best = min(best, time.perf_counter() - before)
-    return 2 * _COPY / best
+    return 2 * COPY / best
