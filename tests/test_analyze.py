@@ -140,6 +140,16 @@ def test_the_floor_follows_a_noisy_lane() -> None:
     assert find_speech(level, 0.01) == [(3.0, 4.0)]
 
 
+def test_a_codec_that_hums_is_not_speaking(tmp_path: Path) -> None:
+    """Guards against a Moshi that speaks without end: the tiny codec's silence is a steady −46 dB."""
+    lanes = np.stack([tones(9, [(1, 2)]), tones(9, [(2.5, 5)])], axis=1)
+    hum = np.sin(2 * np.pi * 100 * np.arange(len(lanes)) / 24_000) * 0.005 * np.sqrt(2)
+    soundfile.write(tmp_path / "a.wav", lanes + hum[:, None], 24_000)
+    turns = analyze_levels(measure_levels([tmp_path / "a.wav"]))
+    assert turns.units["moshi"] == [pytest.approx((2.5, 5), abs=EXACT)]
+    assert turns.responses[0].delay == pytest.approx(0.5, abs=EXACT)
+
+
 def test_mono_and_damaged_files_are_refused(tmp_path: Path) -> None:
     """Guards against a traceback, or figures made from one channel."""
     soundfile.write(tmp_path / "mono.wav", np.zeros(100), 24_000)

@@ -1,7 +1,7 @@
 """Voice activity: when each lane of a stereo recording speaks.
 
 The method, on blocks of 10 ms: the level is the standard deviation of the block in dB of full scale (so a constant
-offset does not count). A lane's floor is the 10th percentile of its levels, held between −90 and −55 dB. A lane begins
+offset does not count). A lane's floor is the 10th percentile of its levels, held between −90 and −40 dB. A lane begins
 to speak with the block that reaches floor + 12 dB (at least −50 dB) and stops with the block that falls 6 dB below that
 (hysteresis). Silences shorter than 200 ms inside are bridged, the measure of the literature for an inter-pausal unit;
 what is then shorter than 50 ms is a click and dropped. Trained detectors were weighed: silero needs torch or
@@ -35,7 +35,7 @@ class ActivityParameters:
     above_floor: float = 12.0
     floor_percentile: float = 10.0
     floor_low: float = -90.0
-    floor_high: float = -55.0
+    floor_high: float = -40.0
     least_level: float = -50.0
     hysteresis: float = 6.0
     bridge: float = 0.2

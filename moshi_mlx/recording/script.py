@@ -20,7 +20,6 @@ from pathlib import Path
 import numpy as np
 
 from ..frame import FRAME, FRAME_RATE, MoshiError, Pcm
-from .activity import ActivityParameters
 
 LONGEST = 3_600.0  # seconds a line may take
 MAX_LINES = 10_000
@@ -29,7 +28,7 @@ PATIENCE = 6.0  # seconds in which Moshi may begin to answer before the script g
 MONOLOGUE = 30.0  # seconds after which the script no longer waits for Moshi
 HOLD = 0.4  # seconds of quiet inside Moshi's speech that do not end it
 SILENCE = np.zeros(FRAME, np.float32)
-LOUD = 10 ** (ActivityParameters().least_level / 20)
+LOUD = 10 ** (-38 / 20)  # of full scale; the silence of a small codec hums at −46 dB
 
 _TIMED = re.compile(r"(pause|wait|interrupt\s+after)\s+(\d+(?:\.\d+)?)\s*s?", re.IGNORECASE)
 
