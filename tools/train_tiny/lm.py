@@ -24,7 +24,7 @@ from .shapes import CARD, CODEBOOKS, DELAYS, new_lm
 
 BATCH = 16
 DEPTH_FRAMES = 384
-USER_NOISE, OWN_NOISE, TEXT_NOISE = 0.12, 0.03, 0.01
+USER_NOISE, OWN_NOISE, TEXT_NOISE, JITTER = 0.2, 0.03, 0.01, 0.06
 PEAK_RATE = 2e-3
 
 
@@ -80,8 +80,11 @@ def first_weights(folder: Path, text_card: int) -> LMModel:
 
 
 def corrupt(inputs: Tensor) -> Tensor:
-    """Replace some input tokens by random ones: other voices, and the model's own slips."""
+    """Replace some input tokens by random ones, and some user frames by the one before: other voices, other rhythms,
+    and the model's own slips."""
     noisy = inputs.clone()
+    late = torch.rand(inputs.shape[0], 1, inputs.shape[2] - 1) < JITTER
+    noisy[:, 9:, 1:] = torch.where(late, inputs[:, 9:, :-1], inputs[:, 9:, 1:])
     for streams, rate, card in (
         (slice(0, 1), TEXT_NOISE, tokens.PAD + 1),
         (slice(1, 9), OWN_NOISE, CARD),
