@@ -125,7 +125,7 @@ def _take(session: Session, lines: Sequence[Line], folder: Path, info: SessionIn
     from ..recording.recorder import Recorder
     from ..recording.script import Line, perform
 
-    script = perform([*lines, Line("wait", LAST_SILENCE)])
+    script = perform(lines if lines[-1].kind == "wait" else [*lines, Line("wait", LAST_SILENCE)])
     total = sum(len(line.frames) for line in lines) / FRAME_RATE + sum(line.seconds for line in lines)
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())

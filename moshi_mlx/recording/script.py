@@ -24,7 +24,7 @@ from ..frame import FRAME, FRAME_RATE, MoshiError, Pcm
 LONGEST = 3_600.0  # seconds a line may take
 MAX_LINES = 10_000
 MAX_WORDS_BYTES = 10_000
-PATIENCE = 6.0  # seconds in which Moshi may begin to answer before the script goes on
+PATIENCE = 4.0  # seconds in which Moshi may begin to answer before the script goes on
 MONOLOGUE = 30.0  # seconds after which the script no longer waits for Moshi
 HOLD = 0.4  # seconds of quiet inside Moshi's speech that do not end it
 SILENCE = np.zeros(FRAME, np.float32)
@@ -87,7 +87,7 @@ def parse_script(path: Path, read: Callable[[Path], Sequence[Pcm]]) -> list[Line
     return lines
 
 
-def in_turn(said: Sequence[Line], silence: float = 1.0) -> list[Line]:
+def in_turn(said: Sequence[Line], silence: float = 1.5) -> list[Line]:
     """Several sound files as a polite conversation: after each, Moshi answers and has been silent for a while."""
     return [line for item in said for line in (item, Line("wait", silence))]
 
