@@ -109,26 +109,24 @@ class Session:
         token, ends = int(host[0]), np.cumsum([1 + lm.dep_q, lm.dep_q, lm.user_q])
         codes, users = host[ends[0] : ends[1]].astype(np.int32), host[ends[1] : ends[2]].astype(np.int32)
         out = host[ends[2] :] if speaks else np.zeros(FRAME, np.float32)
-        return Reply(self._count() - 1, out, self._text(token), token, codes if speaks else None, users)
+        self.state.frames += 1
+        return Reply(self.state.frames - 1, out, self._text(token), token, codes if speaks else None, users)
 
     def step_codes(self, user_codes: NDArray[Any] | mx.array) -> tuple[int, Codes | None]:
         """A frame without the codec: the user's codes, (user_q,), any integer dtype → text token and Moshi's codes
-        (dep_q,), None
-        while the delays have not filled."""
+        (dep_q,), None while the delays have not filled.
+        """
         lm = self.moshi.config.lm
         codes = np.asarray(user_codes)
-        if (
-            codes.shape != (lm.user_q,)
-            or codes.dtype.kind not in "iu"
-            or (codes.size and not 0 <= codes.min() <= codes.max() <= lm.card)
-        ):
+        whole = codes.shape == (lm.user_q,) and codes.dtype.kind in "iu"
+        if not whole or ((codes < 0) | (codes > lm.card)).any():
             raise MoshiError(
                 f"user codes are {lm.user_q} whole numbers from 0 to {lm.card}, not {codes.dtype} {codes.shape}"
             )
         sampled = self._sample(mx.array(codes.astype(np.int32))[None])
         host = self._finish(sampled, self.state.lm.columns.complete(lm))
         speaks, token = self._speaks(), int(host[0])
-        self._count()
+        self.state.frames += 1
         self._text(token)
         return token, host[1 + lm.dep_q :].astype(np.int32) if speaks else None
 
@@ -212,10 +210,6 @@ class Session:
         packed = mx.concatenate([part.reshape(-1).astype(mx.float32) for part in parts])
         mx.eval(packed, *leaves(self.state))
         return to_host(packed)
-
-    def _count(self) -> int:
-        self.state.frames += 1
-        return self.state.frames
 
     def _text(self, token: int) -> str:
         """The text that a new token completes, with what was unsaid before it."""

@@ -39,7 +39,7 @@ def test_json_from_a_machine_with_nothing(tmp_path: Path) -> None:
     )
     assert run.returncode == 0, run.stderr
     found = json.loads(run.stdout)
-    assert set(found["kernels"]["errors"]) == {"bf16", "q8", "q4"}
+    assert set(found["kernels"]["errors"]) == {"bf16", "q8", "q4", "windows", "ring"}
     assert found["kernels"]["right"]
     assert found["machine"]["memory"] > 1e8
     assert found["machine"]["bandwidth"] > 1e6

@@ -12,7 +12,7 @@ import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
-ROWS, COLUMNS = 256, 512
+ROWS, COLUMNS, WINDOWS = 256, 512, 16
 QUANTIZED = {"q8": (8, 64), "q4": (4, 32)}  # bits, group: those of the published files
 TOLERANCE = 0.1  # of the largest value: the CPU's kernels add up in bfloat16 (0.05); one group left out gives 0.25
 
@@ -29,7 +29,23 @@ def kernel_errors() -> dict[str, float]:
         product = mx.quantized_matmul(row, packed, scales, biases, transpose=True, group_size=group, bits=bits)
         scale, bias = (np.array(part.astype(mx.float32)) for part in (scales, biases))
         errors[name] = _error(product, x @ unpack(np.array(packed), scale, bias, bits).T)
-    return errors
+    return {**errors, **_streaming_errors(random)}
+
+
+def _streaming_errors(random: np.random.Generator) -> dict[str, float]:
+    """The two ways of the codec and the rings that are off the beaten track: a product over overlapping windows, and
+    a write at a place known to the device only."""
+    sound = random.normal(size=(1, 2 * WINDOWS + 2, COLUMNS // 4)).astype(np.float32)
+    weight = random.normal(size=(COLUMNS, ROWS)).astype(np.float32)  # four inputs a window, two apart
+    width = sound.shape[2]
+    shape, strides = (1, WINDOWS, COLUMNS), (sound[0].size, 2 * width, 1)
+    windows = mx.as_strided(mx.array(sound), shape, strides) @ mx.array(weight)
+    wanted = np.stack([sound[0, 2 * n : 2 * n + 4].reshape(-1) for n in range(WINDOWS)]) @ weight
+    ring = random.normal(size=(1, 2, WINDOWS, 64)).astype(np.float32)
+    new = random.normal(size=(1, 2, 1, 64)).astype(np.float32)
+    written = mx.slice_update(mx.array(ring), mx.array(new), mx.array([5]), axes=(2,))
+    ring[:, :, 5:6] = new
+    return {"windows": _error(windows[0], wanted), "ring": _error(written, ring)}
 
 
 def complain(errors: Mapping[str, float]) -> str:

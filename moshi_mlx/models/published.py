@@ -1,4 +1,4 @@
-"""The shapes of the published models (spec, moshi.md section 8), by what `checkpoints/known.py` calls them without bits."""
+"""The shapes of the published models (spec, moshi.md section 8), by their aliases without the bits."""
 
 from __future__ import annotations
 
