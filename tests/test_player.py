@@ -52,11 +52,11 @@ def now(window: Browser) -> float:
 
 
 WATCH = """
-window.seen = [];  // [clock, word, its start, its end] whenever a word begins to be lit
+window.seen = [];  // [clock when painted, clock now, word, its start, its end] whenever a word begins to be lit
 const note = (changes) => {
   for (const { target } of changes)
     if (target.classList.contains("lit"))
-      seen.push([audio.currentTime, target.textContent, +target.dataset.s, +target.dataset.e]);
+      seen.push([shown.at, audio.currentTime, target.textContent, +target.dataset.s, +target.dataset.e]);
 };
 new MutationObserver(note).observe(document.body, { subtree: true, attributeFilter: ["class"] });
 """
@@ -70,8 +70,9 @@ def test_it_plays_and_the_lit_word_follows_the_audio_clock(shown: Browser) -> No
     shown.run("document.getElementById('play').click()")
     shown.wait("audio.currentTime > 5.5")
     seen = shown.run("return seen")
-    assert all(start <= clock < end for clock, _, start, end in seen), seen
-    said = [word for _, word, _, _ in seen]
+    assert all(start <= painted < end for painted, _, _, start, end in seen), seen
+    assert all(painted == pytest.approx(clock, abs=0.3) for painted, clock, _, _, _ in seen), seen
+    said = [word for _, _, word, _, _ in seen]
     order = list(dict.fromkeys(said))
     every = shown.run("return words.map((word) => word.text)")
     assert len(order) >= 4  # of twelve: a busy machine may paint seldom

@@ -4,7 +4,7 @@ const audio = $("audio"), root = document.documentElement;
 const lanes = new Lanes($("lanes")), overview = new Overview($("overview"));
 const turns = [...document.querySelectorAll(".turn")].map((node) => ({ node, start: +node.dataset.s, end: +node.dataset.e }));
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
-let cursor = -1, scrolled = 0, shown = { word: -1, lit: -1, turn: -2, tenth: -1 };
+let cursor = -1, scrolled = 0, shown = { at: 0, word: -1, lit: -1, turn: -2, tenth: -1 };
 
 /* sound: embedded as FLAC, or a file beside the page */
 const sound = $("sound").textContent;
@@ -21,7 +21,7 @@ function seek(seconds, go = false) {
 const toggle = () => (audio.paused ? play() : audio.pause());
 
 function paint(force = false) {
-  const now = audio.currentTime;
+  const now = shown.at = audio.currentTime;
   lanes.draw(now);
   overview.draw(now, lanes);
   const word = indexAt(words, now), lit = word >= 0 && now < words[word].end ? word : -1;
