@@ -72,11 +72,9 @@ def test_it_plays_and_the_lit_word_follows_the_audio_clock(shown: Browser) -> No
     seen = shown.run("return seen")
     assert all(start <= painted < end for painted, _, _, start, end in seen), seen
     assert all(painted == pytest.approx(clock, abs=0.3) for painted, clock, _, _, _ in seen), seen
-    said = [word for _, _, word, _, _ in seen]
-    order = list(dict.fromkeys(said))
-    every = shown.run("return words.map((word) => word.text)")
-    assert len(order) >= 4  # of twelve: a busy machine may paint seldom
-    assert order == sorted(order, key=every.index)
+    starts = [start for _, _, _, start, _ in seen]
+    assert starts == sorted(starts)
+    assert len(set(starts)) >= 4  # of twelve: a busy machine may paint seldom
     shown.run("document.getElementById('play').click()")
     assert shown.run("return audio.paused")
     assert shown.complaints() == []
