@@ -150,7 +150,11 @@ def compare_recipes(
         raise MoshiError(f"the recipes cannot be compared: {too_large}")
     plans = {name: plan(recipe, work.parts) for name, recipe in RECIPES.items()}
     least = min(work.cost(chosen).frame_bits for chosen in plans.values())
-    plans |= {f"auto {bits:g}": work.choose(Target(bits=bits)) for bits in CURVE if bits >= least}
+    last: Plan = {}
+    for bits in (bits for bits in CURVE if bits >= least):
+        chosen = work.choose(Target(bits=bits))
+        if chosen != last:  # a larger budget may find nothing better
+            plans[f"auto {bits:g}"] = last = chosen
     codes, reference = work.reference(PROVE)
     rows = []
     for name, chosen in plans.items():
