@@ -48,10 +48,13 @@ def train(folder: Path, steps: int, seed: int = 3) -> None:
         for group in optimizer.param_groups:
             group["lr"] = rate
         examples = [_example(own.answers, own.silence, waves, pick) for _ in range(BATCH)]
-        codes = torch.from_numpy(np.stack([codes for codes, _ in examples]))
-        wanted = torch.from_numpy(np.stack([wave for _, wave in examples]))[:, SKIP * FRAME :]
-        made = voice(codes)[:, SKIP * FRAME :]
-        loss = distance(made, wanted)
+        codes = torch.from_numpy(np.stack([codes for codes, _, _ in examples]))
+        wanted = torch.from_numpy(np.stack([wave for _, wave, _ in examples]))[:, SKIP * FRAME :]
+        made = voice(codes)
+        start, made = made[:, : SKIP * FRAME], made[:, SKIP * FRAME :]
+        begins = torch.tensor([begin for *_, begin in examples])
+        click = start[begins].abs().sum() / start.numel()  # of the first frames of a session, which are silent
+        loss = distance(made, wanted) + 30 * click
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, 2.0)
@@ -94,8 +97,8 @@ def distance(made: Tensor, wanted: Tensor) -> Tensor:
 
 def _example(
     answers: list[np.ndarray], silence: np.ndarray, waves: list[np.ndarray], pick: random.Random
-) -> tuple[np.ndarray, np.ndarray]:
-    """(codes (8, WINDOW), waveform) somewhere around an answer."""
+) -> tuple[np.ndarray, np.ndarray, bool]:
+    """(codes (8, WINDOW), waveform, is this the beginning of a session) somewhere around an answer."""
     number = pick.choices(range(len(answers)), [codes.shape[1] for codes in answers])[0]
     codes, wave = answers[number], waves[number]
     if pick.random() < 0.2:
@@ -105,8 +108,8 @@ def _example(
     rest = np.tile(silence[:, None], (1, lead)), np.tile(silence[:, None], (1, trail))
     codes = np.concatenate([rest[0], codes, rest[1]], axis=1)
     wave = np.pad(wave, (lead * FRAME, codes.shape[1] * FRAME - lead * FRAME - len(wave)))
-    at = pick.randint(0, max(0, codes.shape[1] - WINDOW - 6))
-    return codes[:, at : at + WINDOW], wave[at * FRAME : (at + WINDOW) * FRAME].astype(np.float32)
+    at = 0 if pick.random() < 0.1 else pick.randint(0, max(0, codes.shape[1] - WINDOW - 6))
+    return codes[:, at : at + WINDOW], wave[at * FRAME : (at + WINDOW) * FRAME].astype(np.float32), at == 0
 
 
 def cut_off(wave: np.ndarray, frames: int) -> np.ndarray:
