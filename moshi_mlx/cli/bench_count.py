@@ -19,6 +19,7 @@ from mlx import nn
 
 from .. import session as session_module
 from ..checkpoints.load import Moshi
+from ..frame import FRAME
 from ..models.cache import TransformerState, leaves
 from ..models.depth import LowRankEmbedding
 from ..models.memory import nbytes
@@ -42,7 +43,7 @@ def primitives(*arrays: mx.array) -> Counter[str]:
 def frame_primitives(session: Session) -> dict[str, Counter[str]]:
     """Those of one live frame by part, for evaluated weights and state; the session steps on by a frame."""
     mimi, state, lm = session.moshi.mimi, session.state, session.moshi.config.lm
-    sound = mx.zeros((1, session_module.FRAME, 1))
+    sound = mx.zeros((1, FRAME, 1))
     user = mx.zeros((1, lm.user_q), mx.int32)
     own = mx.zeros((1, lm.dep_q, 1), mx.int32)
     mx.eval(sound, user, own, leaves(state))

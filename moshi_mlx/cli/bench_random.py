@@ -58,17 +58,17 @@ def random_moshi(alias: str, recipe: str | None = None, lazy: bool = False) -> M
 
 
 def _plan(lm: Lm, recipe: str | None) -> Plan:
-    if recipe in (None, "bf16"):
+    if recipe is None or recipe == "bf16":
         return {}
-    known = RECIPES.get(cast(str, recipe))
+    known = RECIPES.get(recipe)
     if known is None:
-        bits, _, group = cast(str, recipe).partition("/")
+        bits, _, group = recipe.partition("/")
         if bits not in {"2", "3", "4", "5", "6", "8"} or group not in {"32", "64", "128"}:
             raise UsageError(
                 f"--recipe is one of {', '.join(RECIPES)}, bf16 or BITS/GROUP such as 4/64; not {recipe!r}"
             )
         how = Format(int(bits), int(group))
-        known = Recipe(cast(str, recipe), how, how)
+        known = Recipe(recipe, how, how)
     return plan(known, matrices(lm))
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import mlx.core as mx
@@ -64,29 +65,23 @@ def time_stages(session: Session, frames: int) -> dict[str, list[float]]:
     depth = mx.compile(lambda z, text, gumbel: lm.depth_step(z, text, gumbel, sampling))
     times: dict[str, list[float]] = {stage: [] for stage in STAGES}
 
-    def timed(stage: str, work: Callable[[], Any], part: Any) -> Any:
+    def timed(stage: str, part: Any, work: Callable[..., Any], *given: Any) -> Any:
         before = time.perf_counter()
-        result = work()
+        result = work(*given)
         mx.eval(result, leaves(part))
         times[stage].append(time.perf_counter() - before)
         return result
 
     for pcm in noise(frames + 2):
         sound = mx.array(pcm).reshape(1, FRAME, 1)
-        user = timed(
-            "encode", lambda sound=sound: moshi.mimi.encode_frames(sound, state.mimi.encoder), state.mimi.encoder
-        )
+        user = timed("encode", state.mimi.encoder, moshi.mimi.encode_frames, sound, state.mimi.encoder)
         user = user[:, : config.user_q, 0]
-        z, text, gumbel = timed(
-            "temporal", lambda user=user: temporal(state.lm, user, None, sampling=sampling), state.lm
-        )
-        chosen = timed("depth", lambda z=z, text=text, gumbel=gumbel: depth(z, text, gumbel), [])
+        z, text, gumbel = timed("temporal", state.lm, partial(temporal, sampling=sampling), state.lm, user, None)
+        chosen = timed("depth", [], depth, z, text, gumbel)
         state.lm.columns.push(mx.concatenate([text[:, None], chosen], axis=1), config)
         own = mx.minimum(state.lm.columns.complete(config), config.card - 1)
         mx.eval(own, leaves(state.lm))
-        timed(
-            "decode", lambda own=own: moshi.mimi.decode_frames(own[..., None], state.mimi.decoder), state.mimi.decoder
-        )
+        timed("decode", state.mimi.decoder, moshi.mimi.decode_frames, own[..., None], state.mimi.decoder)
     return {stage: seconds[2:] for stage, seconds in times.items()}
 
 
