@@ -181,6 +181,16 @@ def test_auto_is_monotone_and_beats_the_recipes(work: Work) -> None:
     assert losses[-1] < losses[0] / 4
 
 
+def test_a_source_that_changes_is_noticed(tmp_path: Path) -> None:
+    """It happened: the weights were trained on while the recipes were compared, so that every plan was measured
+    against another model, and the fewest bits won."""
+    work = Work(make_source(tmp_path / "source", **SMALL), FEW, lambda _: None)
+    make_source(tmp_path / "other", **SMALL, max_period=50)
+    (tmp_path / "other" / "model.safetensors").replace(work.files.weights)
+    with pytest.raises(MoshiError, match="changed while it was read"):
+        work.choose(Target(bits=5))
+
+
 def test_a_budget_in_gigabytes_is_kept_on_disk(source: Path, tmp_path: Path, work: Work) -> None:
     """Guards against a file larger than what was asked for, and against numbers in the card that the file belies."""
     options = {"target": Target(gigabytes=0.0001), "calibration": FEW}

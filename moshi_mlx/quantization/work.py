@@ -14,7 +14,7 @@ from pathlib import Path
 import mlx.core as mx
 
 from ..checkpoints.load import Files, Moshi, load, open_checkpoint
-from ..frame import Pcm
+from ..frame import MoshiError, Pcm
 from ..models.lm import Lm, Logits
 from . import auto
 from .calibration import FRAMES, SEQUENCES, calibrate
@@ -62,6 +62,7 @@ class Work:
     def __init__(self, source: str | Path | None, calibration: Calibration, say: Say, offline: bool = False) -> None:
         self.files: Files = open_checkpoint(source, offline=offline)
         self.calibration, self.say, self._offline, self._source = calibration, say, offline, source
+        self._began = self._stamp()
         lm = self.lazy().lm
         self.config, self.parts = lm.config, matrices(lm)
         values = sum(value.size for value in restored(lm).values())
@@ -69,8 +70,14 @@ class Work:
         self._trials: dict[tuple[tuple[str, Format], ...], float] = {}
 
     def lazy(self) -> Moshi:
-        """The source, its weights still in the file."""
+        """The source, its weights still in the file. Raises MoshiError if that is not the file of the beginning."""
+        if self._stamp() != self._began:
+            raise MoshiError(f"{self.files.weights} changed while it was read; run again when it is finished")
         return load(self._source, lazy=True, offline=self._offline)
+
+    def _stamp(self) -> list[tuple[int, int]]:
+        """Tells whether the weights are the same files still."""
+        return [(s.st_mtime_ns, s.st_size) for s in (p.stat() for p in (self.files.weights, *self.files.shards))]
 
     def tensors(self) -> dict[str, mx.array]:
         """What there is to write, as `restored` gives it; nothing else holds a weight once it is read."""
