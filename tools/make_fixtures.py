@@ -8,6 +8,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import torch
+
 sys.path.insert(0, str(Path(__file__).parent))
 
 from fixtures import codec, lm
@@ -17,6 +19,7 @@ FOLDER = Path(__file__).parents[1] / "tests" / "fixtures"
 
 
 def main() -> None:
+    torch.set_num_threads(1)  # sums in one order
     FOLDER.mkdir(parents=True, exist_ok=True)
     save_tokenizer(FOLDER / "tokenizer.model", lm.TEXT_CARD, byte_fallback=False)
     save_tokenizer(FOLDER / "bytes.model", 320, byte_fallback=True)

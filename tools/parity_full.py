@@ -146,9 +146,7 @@ def compare_lm(folder: Path, report: Report) -> None:
     for name, ours in (("text", got.text), ("audio", got.audio)):
         want, true = said[f"{name}_logits"], said[f"true_{name}_logits"]
         apart, theirs = (worst(x, want) / np.abs(want).max() for x in (ours, true))
-        print(
-            f"     teacher-forced {name} logits, shares of the largest: ours to PyTorch {apart:.2g}, fp64 to PyTorch {theirs:.2g}"
-        )
+        print(f"     {name} logits, share of the largest: ours to PyTorch {apart:.2g}, fp64 to PyTorch {theirs:.2g}")
         report.line(
             f"{name} logits: our error over PyTorch's, both to fp64", error(ours, true) / error(want, true), 1.5
         )
