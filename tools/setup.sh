@@ -36,11 +36,11 @@ fi
 
 if uv --version >/dev/null 2>&1; then
     uv venv --quiet --allow-existing --python "$python" "$venv"
-    uv pip install --quiet --python "$venv/bin/python" --editable '.[dev]'
+    uv pip install --quiet --python "$venv/bin/python" --editable '.[dev,echo]'
 else
     "$python" -c 'import ensurepip, venv' 2>/dev/null || fail "$python has no venv module; install it: $get_venv"
     "$python" -m venv "$venv"
-    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --editable '.[dev,echo]'
 fi
 
 if [ "$(uname -s)" = Linux ] && ! "$venv/bin/python" -c 'import sounddevice' 2>/dev/null; then
