@@ -6,6 +6,7 @@ import argparse
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +162,20 @@ def test_keys_do_what_they_say(tmp_path: Path) -> None:
     assert len(recording.events("reset")) == 1
     assert recording.frames == len(stepper.heard)
     assert [line.text for line in live.transcript.lines() if line.who == "note"] == ["bookmark", "a new conversation"]
+
+
+def test_a_recording_knows_its_underruns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A crackle was on the screen and in the log, but nobody could find it in the recording."""
+    live = make(tmp_path, Echo(), 0.4, folder=tmp_path / "rec")
+    live.talk.start()
+    until(lambda: not live.talk.running)
+    calm = live.talk.statistics()
+    monkeypatch.setattr(live.talk, "statistics", lambda: replace(calm, underruns=2, overruns=1, lag_ms=150.0))
+    live.view("linux", {})
+    live.view("linux", {})
+    assert live.end(1.0)
+    xruns = open_recording(tmp_path / "rec").events("xrun")
+    assert [event.values for event in xruns] == [{"underruns": 2, "overruns": 1, "lag_ms": 150.0}]
 
 
 def test_a_full_disk_ends_the_recording_not_the_talk(tmp_path: Path) -> None:

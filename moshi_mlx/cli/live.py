@@ -62,6 +62,7 @@ class Live:
         self._incoming: deque[Heard] = deque(maxlen=BEHIND)
         self._memory: Memory | None = None
         self._frames = 0
+        self._xruns = {"underruns": 0, "overruns": 0}  # those that the recording knows of
         self._help = False
         self._stages: list[str] = []
         self._views = 0
@@ -124,6 +125,7 @@ class Live:
     def view(self, platform: str, environ: Mapping[str, str]) -> View:
         """What there is to show now."""
         now = self.talk.statistics()
+        self._keep_xruns(now)
         while self._incoming:
             self.transcript.add(self._incoming.popleft())
         self.transcript.advance(now.seconds)
@@ -158,8 +160,17 @@ class Live:
             self.transcript.add(self._incoming.popleft())
         self.transcript.finish()
         if self._recorder is not None:
+            self._keep_xruns(self.talk.statistics())
             self._recorder.close()
         return stopped
+
+    def _keep_xruns(self, now: Statistics) -> None:
+        """Tells the recording of every underrun and overrun since it was last told."""
+        counts = {kind: getattr(now, kind) for kind in self._xruns}
+        if self._recorder is not None and counts != self._xruns:
+            new = {kind: counts[kind] - known for kind, known in self._xruns.items()}
+            self._recorder.event("xrun", self._frames, **new, lag_ms=round(now.lag_ms, 1))
+            self._xruns = counts
 
     def finish(self, hurried: Callable[[], bool], say: Callable[[str], None]) -> None:
         """Makes the recording's pages; they are left to `record --finish` once it is hurried and a moment has
