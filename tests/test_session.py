@@ -153,7 +153,8 @@ def test_memory_is_flat_for_ever(load: Callable) -> None:
         session.step(sound[n % 7])
     assert session.state.frames == 3000
     assert mx.get_active_memory() <= active + 4096
-    assert mx.get_peak_memory() <= early + 4096
+    # Which buffers live at once hangs on MLX's threads: two frames of sound. A history of 68 bytes a frame is 190 kB.
+    assert mx.get_peak_memory() <= early + 2 * 4 * FRAME
     assert [leaf.shape for leaf in leaves(session.state)] == shapes
 
 
