@@ -185,6 +185,7 @@ def test_a_closed_window_ends_the_chat_with_its_files(tmp_path: Path) -> None:
         terminal.read(1.5)  # some frames: a recording without sound has no pages
         terminal.hang_up()
         assert terminal.process.wait(10) == 128 + signal.SIGHUP
+    assert open_recording(folder).frames
     assert whole(folder)
     assert soundfile.info(tmp_path / "out.wav").samplerate == RATE
 

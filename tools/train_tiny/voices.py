@@ -18,7 +18,6 @@ import soundfile
 import soxr
 
 RATE = 24000
-FAMILIES = ("espeak", "flite", "festival", "pico")
 HELD_OUT = "mbrola"
 SPEECH_RMS = 0.08
 _ACCENTS = ("en-us", "en-us", "en-us", "en-gb", "en-gb-x-rp", "en-gb-scotland", "en-gb-x-gbclan", "en-us-nyc")
