@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import random
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -14,9 +16,28 @@ import numpy as np
 from .script import off_script, off_script_unseen, pairs
 from .voices import HELD_OUT, phones, random_voice, speak
 
-RENDERINGS = {"espeak": 14, "flite": 6, "festival": 3, "pico": 8}
-OFF_RENDERINGS = {"espeak": 4, "flite": 2, "festival": 1, "pico": 2}
-OFF_SENTENCES = 700
+# how often each question, and each off-script sentence, is spoken by a voice of a family (on average)
+RENDERINGS = {
+    "espeak": 16,
+    "flite": 6,
+    "festival": 4,
+    "pico": 8,
+    "rhvoice": 6,
+    "hibari": 6,
+    "joe": 2,
+    "kokoro": 0.6,
+}
+OFF_RENDERINGS = {
+    "espeak": 2,
+    "flite": 1,
+    "festival": 0.5,
+    "pico": 1.5,
+    "rhvoice": 0.7,
+    "hibari": 1.5,
+    "joe": 0.25,
+    "kokoro": 0.05,
+}
+OFF_SENTENCES = 2600
 _GROUP = 12
 
 
@@ -39,10 +60,18 @@ class Clips:
     def __init__(self, folder: Path) -> None:
         self.samples = np.memmap(folder / "clips.i16", dtype=np.int16, mode="r")
         self.clips = [Clip(**entry) for entry in json.loads((folder / "clips.json").read_text())]
+        self.weights: dict[str, float] = {}
         self.readings: dict[str, list[tuple[str, float, float]]] = json.loads((folder / "readings.json").read_text())
 
     def split(self, name: str) -> list[Clip]:
         return [clip for clip in self.clips if clip.split == name]
+
+    def family(self, pick: random.Random) -> str:
+        """One of the families that training uses, those with more voices and clips more often."""
+        if not self.weights:
+            counts = Counter(clip.family for clip in self.split("train"))
+            self.weights = {family: math.sqrt(count) for family, count in sorted(counts.items())}
+        return pick.choices(list(self.weights), list(self.weights.values()))[0]
 
     def audio(self, clip: Clip) -> np.ndarray:
         """float32 samples of a clip at 24 kHz."""
@@ -69,13 +98,17 @@ def make(folder: Path, seed: int = 11) -> None:
     jobs: list[tuple[str, list[tuple[str, int]], str]] = []
     for texts, renderings in ((questions, RENDERINGS), (off, OFF_RENDERINGS)):
         for family, times in renderings.items():
-            jobs += [("train", group, family) for _ in range(times) for group in _groups(texts, draw)]
+            wanted = round(times * len(texts))
+            chosen = [text for _ in range(-(-wanted // len(texts))) for text in draw.sample(texts, len(texts))][:wanted]
+            size = 4 if family == "kokoro" else _GROUP  # a speaker for each group
+            jobs += [("train", chosen[i : i + size], family) for i in range(0, wanted, size)]
+    draw.shuffle(jobs)  # so that the slow families spread over the whole time
     for split, family in (("heldout", HELD_OUT), ("variant", "espeak")):
         jobs += [(split, group, family) for group in _groups(questions + unseen, draw)]
     voices = [random_voice(family, draw, unseen=split == "variant") for split, _, family in jobs]
 
     index, start = [], 0
-    with ThreadPoolExecutor(2) as pool, (folder / "clips.i16").open("wb") as file:
+    with ThreadPoolExecutor(4) as pool, (folder / "clips.i16").open("wb") as file:
         rendered = pool.map(lambda job, voice: speak([text for text, _ in job[1]], voice), jobs, voices)
         for done, ((split, group, family), voice, waves) in enumerate(zip(jobs, voices, rendered, strict=True)):
             for (text, answer), wave in zip(group, waves, strict=True):

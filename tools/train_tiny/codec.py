@@ -88,9 +88,8 @@ class Examples:
             self.answers = [file[str(i)] for i in range(len(file.files))]
 
     def clip(self) -> Clip:
-        """Any training clip; every family is as likely as the others, but espeak twice (its many throats)."""
-        family = self.pick.choice(("espeak", *self.families))
-        return self.pick.choice(self.families[family])
+        """Any training clip, of a family drawn first: so the large families do not drown the small."""
+        return self.pick.choice(self.families[self.clips.family(self.pick)])
 
     def user(self) -> tuple[np.ndarray, np.ndarray, list[int], np.ndarray]:
         """(heard, clean, phones, phone of each half frame) of one window; phones empty if an utterance is cut off."""

@@ -6,7 +6,6 @@ when the user interrupts), silence. Only the decoder trains; encoder and quantiz
 
 from __future__ import annotations
 
-import math
 import random
 import time
 from pathlib import Path
@@ -16,68 +15,104 @@ import torch
 import torch.nn.functional as F
 from moshi.models.compression import MimiModel
 from pystoi import stoi
-from torch import Tensor, nn
+from torch import Tensor
 
 from . import filterbank
-from .codes import load_encoder, make_own
-from .shapes import FRAME
+from .codes import Own, load_encoder, make_own
+from .device import Optimizer, default_device, recorded
+from .shapes import CARD, FRAME
 from .synthesis import Voice
 
-WINDOW, BATCH, SKIP = 14, 12, 2  # frames of an example; the first SKIP lack their past and are not judged
+WINDOW, BATCH, SKIP = 14, 16, 2  # frames of an example; the first SKIP lack their past and are not judged
 PEAK_RATE = 2e-3
+CODE_NOISE = 0.004  # share of wrong codes: the language model slips, and samples
+_LEAD = 12  # frames of silence before an answer, at most; what follows it is WINDOW long
+_ROWS = 4  # courses of each answer, the last one cut off
 _FADE = 120  # samples in which a cut answer dies away
+
+
+class Courses:
+    """Every answer several times, with silence around it, as codes and as sound on a device; `batch` cuts windows."""
+
+    def __init__(self, folder: Path, own: Own, device: torch.device, seed: int) -> None:
+        pick = random.Random(seed)
+        with np.load(folder / "answers.npz") as file:
+            self.waves = [file[str(i)] for i in range(len(own.answers))]
+        longest = max(codes.shape[1] for codes in own.answers) + _LEAD + WINDOW
+        codes = np.tile(own.silence.astype(np.uint8), (len(self.waves) * _ROWS, longest, 1))
+        waves, lengths = np.zeros((len(codes), longest * FRAME), np.float32), []
+        for row in range(len(codes)):
+            answer, wave = own.answers[row // _ROWS], self.waves[row // _ROWS]
+            frames, lead = answer.shape[1], pick.randint(3, _LEAD)
+            if row % _ROWS == _ROWS - 1:
+                frames = pick.randint(2, frames)
+                wave = cut_off(wave, frames)
+            codes[row, lead : lead + frames] = answer[:, :frames].T
+            waves[row, lead * FRAME : lead * FRAME + len(wave)] = wave
+            lengths.append(lead + frames + WINDOW)
+        self.codes, self.sound = (torch.from_numpy(values).to(device) for values in (codes, waves))
+        self.lengths = torch.tensor(lengths, device=device)
+        self.shares = torch.cumsum(self.lengths / self.lengths.sum(), 0)
+
+    def batch(self) -> tuple[Tensor, Tensor, Tensor]:
+        """codes (B, 8, WINDOW), sound (B, samples), and which examples begin a session (B,)."""
+        device = self.codes.device
+        rows = torch.searchsorted(self.shares, torch.rand(BATCH, device=device)).clamp(max=len(self.codes) - 1)
+        begins = torch.rand(BATCH, device=device) < 0.1
+        at = (torch.rand(BATCH, device=device) * (self.lengths[rows] - WINDOW - 4)).long() * ~begins
+        frames = at[:, None] + torch.arange(WINDOW, device=device)
+        samples = at[:, None] * FRAME + torch.arange(WINDOW * FRAME, device=device)
+        codes = self.codes[rows[:, None], frames].long()
+        wrong = torch.rand(codes.shape, device=device) < CODE_NOISE
+        codes = torch.where(wrong, torch.randint(0, CARD, codes.shape, device=device), codes)
+        return codes.transpose(1, 2), self.sound[rows[:, None], samples], begins
 
 
 def train(folder: Path, steps: int, seed: int = 3) -> None:
     """Train the decoder into folder/decoder.pt; resumes from it."""
     torch.manual_seed(seed)
-    pick, mimi, own = random.Random(seed), load_encoder(folder), make_own(folder)
-    with np.load(folder / "answers.npz") as file:
-        waves = [file[str(i)] for i in range(len(own.answers))]
-    voice = Voice(mimi)
-    parameters = voice.learned()
-    optimizer, first = torch.optim.AdamW(parameters, lr=PEAK_RATE, betas=(0.8, 0.98), weight_decay=1e-4), 0
+    device, own = default_device(), make_own(folder)
+    courses, voice = Courses(folder, own, device, seed), Voice(load_encoder(folder)).to(device)
+    optimizer, first = Optimizer(voice.learned(), PEAK_RATE, (0.8, 0.98), decay=1e-4, clip=2.0), 0
     if (folder / "decoder.pt").exists():
-        kept = torch.load(folder / "decoder.pt")
+        kept = torch.load(folder / "decoder.pt", map_location=device)
         voice.load_state_dict(kept["voice"])
-        optimizer.load_state_dict(kept["optimizer"])
+        optimizer.load(kept["optimizer"])
         first = kept["step"]
-    begun, sums = time.time(), np.zeros(2)
-    for step in range(first + 1, steps + 1):
-        rate = PEAK_RATE * min(1.0, step / 20) * (0.03 + 0.97 * 0.5 * (1 + math.cos(math.pi * step / steps)))
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        examples = [_example(own.answers, own.silence, waves, pick) for _ in range(BATCH)]
-        codes = torch.from_numpy(np.stack([codes for codes, _, _ in examples]))
-        wanted = torch.from_numpy(np.stack([wave for _, wave, _ in examples]))[:, SKIP * FRAME :]
-        made = voice(codes)
+    sums, begun = torch.zeros(2, device=device), time.time()
+
+    def update() -> None:
+        codes, sound, begins = courses.batch()
+        made, wanted = voice(codes), sound[:, SKIP * FRAME :]
         start, made = made[:, : SKIP * FRAME], made[:, SKIP * FRAME :]
-        begins = torch.tensor([begin for *_, begin in examples])
-        click = start[begins].abs().sum() / start.numel()  # of the first frames of a session, which are silent
-        loss = distance(made, wanted) + 30 * click
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(parameters, 2.0)
-        optimizer.step()
-        sums += (loss.item(), (made - wanted).abs().mean().item())
+        click = (start.abs() * begins[:, None]).mean()  # of the first frames of a session, which are silent
+        loss = distance(made, wanted)
+        optimizer.step(loss + 30 * click)
+        sums.add_(torch.stack([loss.detach(), (made - wanted).abs().mean().detach()]))
+
+    optimizer.schedule(1, steps, warm=100)
+    update_once = recorded(update, device)
+    for step in range(first + 1, steps + 1):
+        optimizer.schedule(step, steps, warm=100)
+        update_once()
         if step % 100 == 0:
-            loss_shown, error = sums / 100
-            print(
-                f"decoder {step}/{steps} {time.time() - begun:.0f} s: loss {loss_shown:.3f} error {error:.4f}",
-                flush=True,
-            )
-            sums[:] = 0
-        if step % 250 == 0 or step == steps:
-            kept = {"voice": voice.state_dict(), "optimizer": optimizer.state_dict(), "step": step}
+            loss_shown, error = (sums / 100).tolist()
+            print(f"decoder {step}/{steps} {time.time() - begun:.0f} s: loss {loss_shown:.3f} {error:.4f}", flush=True)
+            sums.zero_()
+        if step % 1000 == 0 or step == steps:
+            kept = {"voice": voice.state_dict(), "optimizer": optimizer.state(), "step": step}
+            optimizer.swap()
+            kept["shipped"] = {name: value.cpu().clone() for name, value in voice.state_dict().items()}
+            print(f"    STOI {quality(voice, own, courses.waves):.3f}", flush=True)
+            optimizer.swap()
             torch.save(kept, folder / "decoder.tmp")
             (folder / "decoder.tmp").rename(folder / "decoder.pt")
-            print(f"    STOI {quality(voice, own.answers, own.silence, waves):.3f}", flush=True)
 
 
 def load_decoder(folder: Path) -> MimiModel:
     """The whole codec: the encoder of stage `codec`, and the decoder trained so far."""
     voice = Voice(load_encoder(folder))
-    voice.load_state_dict(torch.load(folder / "decoder.pt")["voice"])
+    voice.load_state_dict(torch.load(folder / "decoder.pt", map_location="cpu")["shipped"])
     filterbank.install(voice.mimi.encoder)
     return voice.install().eval()
 
@@ -87,29 +122,12 @@ def distance(made: Tensor, wanted: Tensor) -> Tensor:
     total = 20 * F.mse_loss(made, wanted) / 0.08 + 15 * (made - wanted).abs().mean()
     total = total + 30 * ((made[:, 1:] - 0.95 * made[:, :-1]) - (wanted[:, 1:] - 0.95 * wanted[:, :-1])).abs().mean()
     for size in (256, 512, 1024, 2048):
-        window = torch.hann_window(size)
+        window = torch.hann_window(size, device=made.device)
         a, b = (torch.stft(x, size, size // 4, size, window, return_complex=True).abs() for x in (made, wanted))
         floor = 1e-4 * size**0.5
         log = (a.clamp(min=floor).log() - b.clamp(min=floor).log()).abs().mean()
         total = total + 2.5 / 4 * ((a - b).abs().mean() / (b.mean() + 1e-4) + 0.5 * log)
     return total
-
-
-def _example(
-    answers: list[np.ndarray], silence: np.ndarray, waves: list[np.ndarray], pick: random.Random
-) -> tuple[np.ndarray, np.ndarray, bool]:
-    """(codes (8, WINDOW), waveform, is this the beginning of a session) somewhere around an answer."""
-    number = pick.choices(range(len(answers)), [codes.shape[1] for codes in answers])[0]
-    codes, wave = answers[number], waves[number]
-    if pick.random() < 0.2:
-        cut = pick.randint(2, codes.shape[1])
-        codes, wave = codes[:, :cut], cut_off(wave, cut)
-    lead, trail = pick.randint(3, 12), WINDOW
-    rest = np.tile(silence[:, None], (1, lead)), np.tile(silence[:, None], (1, trail))
-    codes = np.concatenate([rest[0], codes, rest[1]], axis=1)
-    wave = np.pad(wave, (lead * FRAME, codes.shape[1] * FRAME - lead * FRAME - len(wave)))
-    at = 0 if pick.random() < 0.1 else pick.randint(0, max(0, codes.shape[1] - WINDOW - 6))
-    return codes[:, at : at + WINDOW], wave[at * FRAME : (at + WINDOW) * FRAME].astype(np.float32), at == 0
 
 
 def cut_off(wave: np.ndarray, frames: int) -> np.ndarray:
@@ -121,13 +139,11 @@ def cut_off(wave: np.ndarray, frames: int) -> np.ndarray:
 
 
 @torch.no_grad()
-def quality(
-    voice: Voice, answers: list[np.ndarray], silence: np.ndarray, waves: list[np.ndarray], every: int = 9
-) -> float:
+def quality(voice: Voice, own: Own, waves: list[np.ndarray], every: int = 9) -> float:
     """Mean STOI of some answers against the frame-locked originals."""
-    scores = []
-    for codes, wave in list(zip(answers, waves, strict=True))[::every]:
-        padded = np.concatenate([np.tile(silence[:, None], (1, 10)), codes, np.tile(silence[:, None], (1, 3))], axis=1)
-        made = voice(torch.from_numpy(padded[None]))[0].numpy()
+    scores, silence = [], own.silence[:, None]
+    for codes, wave in list(zip(own.answers, waves, strict=True))[::every]:
+        padded = np.concatenate([np.tile(silence, (1, 10)), codes, np.tile(silence, (1, 3))], axis=1)
+        made = voice(torch.from_numpy(padded[None]).to(voice.shapes.device))[0].cpu().numpy()
         scores.append(stoi(wave, made[10 * FRAME : 10 * FRAME + len(wave)], 24000))
     return float(np.mean(scores))

@@ -33,9 +33,8 @@ def export(folder: Path, target: Path) -> None:
     }
     (target / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     (target / MIMI_JSON).write_text(json.dumps(MIMI_CONFIG, indent=2) + "\n")
-    modules = torch.load(folder / "lm.pt")["modules"]
-    lm = {name.removeprefix("0."): value.to(torch.bfloat16) for name, value in modules.items() if name.startswith("0.")}
-    save_file(published_names(lm), target / WEIGHTS)
+    lm = torch.load(folder / "lm.pt", map_location="cpu")["shipped"]
+    save_file(published_names({name: value.to(torch.bfloat16) for name, value in lm.items()}), target / WEIGHTS)
     mimi = load_decoder(folder) if (folder / "decoder.pt").exists() else load_encoder(folder)
     save_file(published_names(_plain_codebooks(mimi.state_dict())), target / MIMI)
     total = sum(path.stat().st_size for path in target.iterdir() if path.is_file())

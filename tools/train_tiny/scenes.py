@@ -59,9 +59,9 @@ class Simulator:
     def scene(self) -> tuple[Scene, np.ndarray]:
         """(scene, what the microphone heard)."""
         scene, frame, pick = Scene(), self.pick.randint(2, 14), self.pick
-        family = pick.choice(("espeak", "espeak", "flite", "festival", "pico", "pico"))
+        family = self.clips.family(pick)
         while frame < LENGTH - 8:
-            kind = pick.choices(("question", "off", "long", "silence"), (70, 16, 7, 7))[0]
+            kind = pick.choices(("question", "off", "long", "silence"), (58, 25, 9, 8))[0]
             if kind == "silence":
                 frame += pick.randint(8, 60)
                 continue
@@ -82,7 +82,8 @@ class Simulator:
         return scene, self._microphone(scene)
 
     def _clip(self, answer: int, family: str) -> Clip:
-        return self.pick.choice(self.by_answer[-1 if answer == self.not_understood else answer][family])
+        voices = self.by_answer[-1 if answer == self.not_understood else answer]
+        return self.pick.choice(voices.get(family) or voices["espeak"])  # small families do not say everything
 
     def _utter(self, scene: Scene, clip: Clip, start: int) -> int:
         """Add a clip at a sample; label its words; return the sample after its end."""

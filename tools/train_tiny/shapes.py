@@ -49,7 +49,7 @@ MIMI_CONFIG: dict[str, Any] = {
     "transformer": {
         "d_model": LATENT,
         "num_heads": 4,
-        "num_layers": 3,
+        "num_layers": 4,
         "causal": True,
         "layer_scale": 0.1,
         "context": 16,
@@ -58,7 +58,7 @@ MIMI_CONFIG: dict[str, Any] = {
         "gating": "none",
         "norm": "layer_norm",
         "positional_embedding": "rope",
-        "dim_feedforward": 256,
+        "dim_feedforward": 512,
         "input_dimension": LATENT,
         "output_dimensions": [LATENT],
     },

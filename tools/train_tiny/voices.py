@@ -1,7 +1,8 @@
 """Speech synthesisers as one function: text and a voice in, 24 kHz samples out.
 
-Families: espeak (formants), flite (diphones and statistical), festival (diphones and HMM), pico (HMM), and mbrola
-(diphones of four speakers), which is never used in training: it is the family left out for the evaluation.
+Families: espeak (formants), flite (diphones and statistical), festival (diphones and HMM), pico and rhvoice (HMM), the
+networks of neural.py (kokoro, hibari, joe), and mbrola (diphones of four speakers), which is never used in training: it
+is the family left out for the evaluation. (So festival's `rab` is not used either: mbrola's en1 is the same speaker.)
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import random
 import subprocess
 import tempfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +19,11 @@ import numpy as np
 import soundfile
 import soxr
 
+from . import neural
+
 RATE = 24000
 HELD_OUT = "mbrola"
+NEURAL = ("kokoro", "hibari", "joe")
 SPEECH_RMS = 0.08
 _ACCENTS = ("en-us", "en-us", "en-us", "en-gb", "en-gb-x-rp", "en-gb-scotland", "en-gb-x-gbclan", "en-us-nyc")
 _VARIANTS = (
@@ -96,10 +101,18 @@ def random_voice(family: str, draw: random.Random, unseen: bool = False) -> Voic
     if family == "flite":
         return Voice(family, draw.choice(("kal16", "kal", "awb", "rms", "rms", "slt", "slt")), speed, pitch)
     if family == "festival":
-        voice = draw.choice(("kal_diphone", "ked_diphone", "cmu_us_slt_arctic_hts"))
+        voice = draw.choice(("kal_diphone", "ked_diphone", "don_diphone", "cmu_us_slt_arctic_hts"))
         return Voice(family, voice, draw.choice((0.85, 1.0, 1.15)))
     if family == "pico":
         return Voice(family, draw.choice(("en-US", "en-GB")), speed, pitch)
+    if family == "rhvoice":
+        return Voice(family, draw.choice(("alan", "bdl", "clb", "slt")), speed, pitch)
+    if family in NEURAL:
+        accent = draw.choice(("us", "us", "gb"))
+        if family == "kokoro":  # a point beyond or between the packaged speakers
+            weights = [draw.gauss(0, 0.4) for _ in range(5)]
+            accent += "-" + ",".join(f"{weight + (1 - sum(weights)) / 5:.2f}" for weight in weights)
+        return Voice(family, accent, speed, draw.uniform(0.55, 1.3))
     if family == HELD_OUT:
         return Voice(family, draw.choice(("mb-us1", "mb-us2", "mb-us3", "mb-en1")), draw.uniform(0.85, 1.15), 1.0)
     raise ValueError(f"no synthesiser family {family!r}")
@@ -111,6 +124,12 @@ def speak(texts: Sequence[str], voice: Voice) -> list[np.ndarray]:
         paths = [Path(folder) / f"{i}.wav" for i in range(len(texts))]
         if voice.family == "festival":
             _festival(texts, voice, paths)
+        if voice.family in NEURAL:
+            seeds = [zlib.crc32(f"{text} {voice}".encode()) for text in texts]
+            return [
+                trimmed(neural.speak(voice.family, text, voice.name, voice.speed, voice.pitch, seed))
+                for text, seed in zip(texts, seeds, strict=True)
+            ]
         for text, path in zip(texts, paths, strict=True):
             if voice.family != "festival":
                 subprocess.run(_command(text, voice, path), check=True, capture_output=True)
@@ -125,6 +144,10 @@ def _command(text: str, voice: Voice, path: Path) -> list[str]:
         stretch = ["--setf", f"duration_stretch={1 / voice.speed:.3f}"]
         pitch_option = ["--setf", f"int_f0_target_mean={105 * voice.pitch:.0f}"] if "kal" in voice.name else []
         return ["flite", "-voice", voice.name, *stretch, *pitch_option, "-t", text, "-o", str(path)]
+    if voice.family == "rhvoice":
+        path.with_suffix(".txt").write_text(text)
+        options = ["-r", f"{100 * voice.speed:.0f}", "-t", f"{100 * voice.pitch:.0f}"]
+        return ["RHVoice-test", "-p", voice.name, *options, "-i", str(path.with_suffix(".txt")), "-o", str(path)]
     levels = f'<speed level="{100 * voice.speed:.0f}"><pitch level="{100 * voice.pitch:.0f}">'
     return ["pico2wave", "-l", voice.name, "-w", str(path), f"{levels}{text}</pitch></speed>"]
 
