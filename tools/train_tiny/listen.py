@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from . import filterbank
 from .codec import WINDOW, Examples, Heads, fine_spectrum, log_mel, quantized
+from .device import halves
 from .shapes import CODEBOOKS, new_mimi
 
 WARM = 300  # steps before the quantizer starts
@@ -130,7 +131,7 @@ def train(folder: Path, steps: int, seed: int = 2) -> None:
 
 def _latent(mimi: MimiModel, kept: Tensor) -> Tensor:
     """Kept convolution outputs (B, 256, 2 T) → unquantized latents (B, LATENT, T)."""
-    with torch.autocast("cpu", torch.bfloat16):
+    with halves(kept.device):
         (coded,) = mimi.encoder_transformer(mimi.encoder.model[-1](kept))
         return mimi.downsample(coded).float()
 

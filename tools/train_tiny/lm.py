@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from . import tokens
 from .codes import answer_texts, load_encoder, make_own
-from .device import Optimizer, default_device, recorded
+from .device import Optimizer, default_device, halves, recorded
 from .scenes import NO_LABEL
 from .shapes import CARD, CODEBOOKS, DELAYS, new_lm
 
@@ -160,7 +160,7 @@ class Trainer:
         initial = self.lm._get_initial_token().expand(len(codes), -1, -1)
         delayed = torch.cat([initial, _delay_sequence(DELAYS, codes, initial)], dim=2)
         targets = delayed[:, :, 1:]
-        with torch.autocast(self.device.type, torch.bfloat16, cache_enabled=False):
+        with halves(self.device):
             hidden, logits = self.lm.forward_text(corrupt(delayed[:, :, :-1]))
             flat = targets.transpose(1, 2).flatten(0, 1)
             frames = self._depth_frames(flat)
