@@ -106,3 +106,35 @@ def test_a_card_counts_as_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     assert verdict(found, [needs]).startswith("Take moshiko-q4")
     card["max_recommended_working_set_size"] = 11  # a Mac's
     assert memory.gpu_memory() == 11
+
+
+def test_packed_rings_with_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--kv-bits 8` ended in "no implementation for problem shape": CUDA's product takes no slice of a packed ring."""
+    import mlx.core as mx
+
+    from moshi_mlx.models.cache import QuantizedRing, Step, TransformerState
+    from moshi_mlx.models.config import TransformerConfig
+
+    copies: list[tuple[int, ...]] = []
+    contiguous = mx.contiguous
+
+    def copied(part: mx.array) -> mx.array:
+        copies.append(part.shape)
+        return contiguous(part)
+
+    monkeypatch.setattr(mx, "contiguous", copied)
+
+    def attended() -> mx.array:
+        state = TransformerState.make(TransformerConfig(64, 1, 1, 64, context=300), 1, 1, mx.float32, kv_bits=8)
+        ring, step = state.rings[0], state.begin(1)
+        assert isinstance(ring, QuantizedRing)
+        assert isinstance(step, Step)
+        q, k, v = mx.random.normal((3, 1, 1, 1, 64), key=mx.random.key(1))
+        return ring.attend(q, k, v, step)
+
+    plain = attended()
+    assert copies == []
+    monkeypatch.setattr(mx.cuda, "is_available", lambda: True)
+    assert mx.array_equal(attended(), plain)
+    assert len(copies) == 6
+    assert {shape[2] for shape in copies} == {256}

@@ -101,7 +101,9 @@ def steps() -> list[Step]:
         return ["--random", f"moshiko-{alias}", "--context", str(context), *words]
 
     run = ["-m", "moshi_mlx.cli.main", "run", "examples/question.wav", "--tail", "3", "--seed", "1"]
-    parity = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_lm_parity.py", "tests/test_mimi_parity.py"]
+    # with CUDA, a product of many rows with a packed matrix is compiled for minutes: live, there is one row
+    parity = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "not quantized"]
+    parity += ["tests/test_lm_parity.py", "tests/test_mimi_parity.py"]
     # TF32 rounds a product to ten bits; plugins that happen to be installed may warn, and a warning is an error
     strict = {"MLX_ENABLE_TF32": "0", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     return [
@@ -115,6 +117,7 @@ def steps() -> list[Step]:
         bench("bf16-3000", *seven("bf16", 3000)),
         bench("bf16-0", *seven("bf16", 0)),
         bench("q4-3000-kv8", *seven("q4", 3000, "--kv-bits", "8")),
+        bench("q4-3000-graph", *seven("q4", 3000), MLX_MAX_OPS_PER_BUFFER="400", MLX_MAX_MB_PER_BUFFER="4000"),
         bench("q4-3000-plain", *seven("q4", 3000), MLX_DISABLE_COMPILE="1"),
     ]
 
