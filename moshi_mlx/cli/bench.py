@@ -168,6 +168,7 @@ def _time_lines(report: Report) -> list[str]:
     from .bench_plot import histogram
 
     lines = [
+        f"on {report['device'].get('device_name', 'an unnamed device')}, MLX {report['mlx']}",
         f"load {report['load_s']:.1f} s, warm-up {report['warm_up_s']:.1f} s, "
         f"first frame {report['first_frame_ms']:.1f} ms",
         "",

@@ -107,7 +107,7 @@ def _print(found: dict[str, Any]) -> None:
         "machine": f"{system['chip']}, {machine['memory'] / GB:.0f} GB, {system['os']}",
         "versions": versions,
         "kernels": f"{'right' if found['kernels']['right'] else 'WRONG'} (largest errors: {errors})",
-        "memory": f"{machine['working_set'] / GB:.1f} GB for {'the GPU' if machine['gpu'] else 'MLX'}",
+        "memory": f"{machine['working_set'] / GB:.1f} GB for {machine['gpu'] or 'MLX, which runs on the processor'}",
         "bandwidth": f"{machine['bandwidth'] / GB:.1f} GB/s, measured by copying",
         "disk": f"{found['disk']['free'] / GB:.0f} GB free in {found['disk']['folder']}",
         "weights": ", ".join(found["weights"]) or "none but the embedded demonstration",

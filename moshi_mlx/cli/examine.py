@@ -17,7 +17,8 @@ from .. import __version__
 from ..frame import MoshiError
 from .machine import Machine
 
-PACKAGES = ("mlx", "mlx-metal", "numpy", "sounddevice", "soundfile", "livekit", "rich")
+BACKENDS = ("mlx-metal", "mlx-cpu", "mlx-cuda-12", "mlx-cuda-13")
+PACKAGES = ("mlx", *BACKENDS, "numpy", "sounddevice", "soundfile", "livekit", "rich")
 LENT = 0.75  # of the memory, where the system does not say what the GPU may use
 LISTEN = 0.6  # seconds
 
@@ -60,14 +61,11 @@ def kernels() -> dict[str, Any]:
 
 def machine() -> Machine:
     """Memory, what the GPU may use of it, and the bandwidth, measured."""
-    import mlx.core as mx
-
+    from ..models.memory import gpu_memory, gpu_name
     from .bench_time import copy_bandwidth
 
-    gpu = mx.metal.is_available()
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    lent = int(mx.device_info().get("max_recommended_working_set_size", 0)) if gpu else 0
-    return Machine(memory, lent or round(memory * LENT), copy_bandwidth(), gpu)
+    return Machine(memory, gpu_memory() or round(memory * LENT), copy_bandwidth(), gpu_name())
 
 
 def weights() -> list[str]:

@@ -21,13 +21,13 @@ GB = 1e9
 class Machine:
     """memory, working_set: bytes there are, and bytes that the GPU may use. bandwidth: bytes a second, of a copy.
 
-    gpu: MLX runs on an Apple GPU; without one the arithmetic of bytes says nothing.
+    gpu: the one that MLX runs on, Apple's or with CUDA; without one, "", the arithmetic of bytes says nothing.
     """
 
     memory: int
     working_set: int
     bandwidth: float
-    gpu: bool = True
+    gpu: str = "GPU"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ def forecast(machine: Machine, needs: Needs, kv_bits: int | None = None) -> Fore
     ms_start, ms_full = (1000 * count / machine.bandwidth for count in (needs.frame, full))
     grade, problem = "runs", ""
     if not machine.gpu:
-        grade, problem = "no GPU", "needs an Apple GPU"
+        grade, problem = "no GPU", "needs a GPU"
     elif memory > machine.working_set:
         grade = "too large"
         problem = f"needs {memory / GB:.1f} GB, and {machine.working_set / GB:.1f} GB may be used"
@@ -104,7 +104,7 @@ def choose(machine: Machine, known: Sequence[Needs]) -> Forecast | None:
 def verdict(machine: Machine, known: Sequence[Needs]) -> str:
     """One sentence or two for a person."""
     if not machine.gpu:
-        return "No Apple GPU here: the embedded demonstration runs, Moshi 7B does not in real time."
+        return "No GPU that MLX runs on here: the embedded demonstration runs, Moshi 7B does not in real time."
     best = choose(machine, known)
     if best is not None:
         kv = f" --kv-bits {best.kv_bits}" if best.kv_bits else ""

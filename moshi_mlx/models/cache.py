@@ -130,7 +130,7 @@ class QuantizedRing:
         how: Any = {"group_size": self.group, "bits": self.bits}
         self.keys = [write(old, new, step) for old, new in zip(self.keys, mx.quantize(k, **how), strict=True)]
         self.values = [write(old, new, step) for old, new in zip(self.values, mx.quantize(v, **how), strict=True)]
-        keys, values = ([part[:, :, : step.used] for part in ring] for ring in (self.keys, self.values))
+        keys, values = ([_cut(part, step.used) for part in ring] for ring in (self.keys, self.values))
         batch, heads, steps, size = q.shape
         rows = (q * size**-0.5).reshape(batch, k.shape[1], -1, size)  # query heads that share keys become rows
         scores = mx.quantized_matmul(rows, keys[0], keys[1], keys[2], transpose=True, **how).reshape(
@@ -147,6 +147,12 @@ class QuantizedRing:
     def move(self, take: mx.array) -> None:
         """As `Ring.move`."""
         self.keys, self.values = ([part[:, :, take] for part in ring] for ring in (self.keys, self.values))
+
+
+def _cut(ring: mx.array, used: int) -> mx.array:
+    """The first slots of a quantized ring. With CUDA a copy of them: its product takes no slice of a packed matrix."""
+    part = ring[:, :, :used]
+    return mx.contiguous(part) if used < ring.shape[2] and mx.cuda.is_available() else part
 
 
 def write(ring: mx.array, new: mx.array, step: Step) -> mx.array:

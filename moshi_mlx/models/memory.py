@@ -1,4 +1,5 @@
-"""How much memory MLX may keep: bounded, so that neither the model is paged out nor the machine starved."""
+"""The GPU that MLX runs on, and how much memory MLX may keep: bounded, so that neither the model is paged out nor the
+machine starved."""
 
 from __future__ import annotations
 
@@ -10,6 +11,21 @@ from mlx.utils import tree_flatten
 
 ROOM = 1 << 30  # bytes to wire beside weights and states: a frame's temporaries
 CACHE = 256 << 20  # bytes of freed buffers that MLX may keep for reuse; a frame needs a tenth
+OWN = 0.9  # of a card's own memory: the rest is the driver's and the display's
+
+
+def gpu_name() -> str:
+    """What MLX runs on unless told otherwise, "" for a processor: a Mac's chip, or with CUDA a card."""
+    on_gpu = mx.default_device().type == mx.DeviceType.gpu
+    return str(mx.device_info().get("device_name") or "GPU") if on_gpu else ""
+
+
+def gpu_memory() -> int:
+    """Bytes that the GPU may use: what a Mac's system lends it, or most of a card's own; 0 without one."""
+    if not gpu_name():
+        return 0
+    told = mx.device_info()
+    return int(told.get("max_recommended_working_set_size", 0)) or round(OWN * int(told.get("total_memory", 0)))
 
 
 def nbytes(tree: Any) -> int:
