@@ -24,6 +24,7 @@ def main() -> None:
     parser.add_argument("--lm-steps", type=int, default=3000)
     parser.add_argument("--decoder-steps", type=int, default=4000)
     parser.add_argument("--shards", type=int, default=16, help="scenes are made in shards of 250")
+    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--questions", type=int, default=54, help="questions a noise level in the evaluation")
     parser.add_argument("--parts", default="", help="parts of the evaluation, with commas between (all)")
     options = parser.parse_args()
@@ -56,7 +57,7 @@ def run(stage: str, options: argparse.Namespace) -> None:
         return scenes.make(work, options.shards)
     import torch
 
-    torch.set_num_threads(1)
+    torch.set_num_threads(options.threads)
     if stage == "codec":
         from . import listen
 

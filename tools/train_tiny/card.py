@@ -1,4 +1,4 @@
-"""The figures of the model card: the table in weights/tiny/README.md is what evaluation.json holds, and nothing else."""
+"""The figures of the model card: the table in weights/tiny/README.md is what evaluation.json holds."""
 
 from __future__ import annotations
 

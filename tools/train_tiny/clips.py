@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .script import off_script, off_script_unseen, pairs
-from .voices import HELD_OUT, phones, random_voice, speak
+from .script import off_script, off_script_sentences, pairs
+from .voices import HELD_OUT, WATCHED, phones, random_voice, speak
 
 # how often each question, and each off-script sentence, is spoken by a voice of a family (on average)
 RENDERINGS = {
@@ -47,7 +47,7 @@ class Clip:
 
     text: str
     answer: int  # index into script.pairs(), −1 for off-script speech
-    split: str  # "train", "heldout" (the family left out), "variant" (unseen espeak variants)
+    split: str  # "train", "heldout" (the family left out), "watch" (speakers watched during training)
     family: str
     voice: str
     start: int
@@ -94,7 +94,7 @@ def make(folder: Path, seed: int = 11) -> None:
     draw = random.Random(seed)
     questions = [(question, i) for i, pair in enumerate(pairs()) for question in pair.questions]
     off = [(text, -1) for text in off_script(seed, OFF_SENTENCES)]
-    unseen = [(text, -1) for text in off_script_unseen()]
+    others = {HELD_OUT: off_script_sentences("eval"), WATCHED: off_script_sentences("watch")}
     jobs: list[tuple[str, list[tuple[str, int]], str]] = []
     for texts, renderings in ((questions, RENDERINGS), (off, OFF_RENDERINGS)):
         for family, times in renderings.items():
@@ -103,9 +103,10 @@ def make(folder: Path, seed: int = 11) -> None:
             size = 4 if family == "kokoro" else _GROUP  # a speaker for each group
             jobs += [("train", chosen[i : i + size], family) for i in range(0, wanted, size)]
     draw.shuffle(jobs)  # so that the slow families spread over the whole time
-    for split, family in (("heldout", HELD_OUT), ("variant", "espeak")):
-        jobs += [(split, group, family) for group in _groups(questions + unseen, draw)]
-    voices = [random_voice(family, draw, unseen=split == "variant") for split, _, family in jobs]
+    for split, family in (("heldout", HELD_OUT), ("watch", WATCHED)):
+        texts = questions + [(text, -1) for text in others[family]]
+        jobs += [(split, group, family) for group in _groups(texts, draw)]
+    voices = [random_voice(family, draw) for _, _, family in jobs]
 
     index, start = [], 0
     with ThreadPoolExecutor(4) as pool, (folder / "clips.i16").open("wb") as file:
@@ -117,7 +118,7 @@ def make(folder: Path, seed: int = 11) -> None:
                 start += len(wave)
             if done % 100 == 0:
                 print(f"data: {done}/{len(jobs)} groups, {start / 24000 / 3600:.2f} h", flush=True)
-        texts = sorted({text for text, _ in questions + off + unseen})
+        texts = sorted({text for _, group, _ in jobs for text, _ in group})
         words = sorted({word for text in texts for word in text.split()})
         readings = dict(zip(texts + words, pool.map(phones, texts + words), strict=True))
     (folder / "readings.json").write_text(json.dumps(readings))

@@ -16,7 +16,7 @@ from .clips import Clips
 from .shapes import CODEBOOKS, FRAME, new_mimi
 
 _LEAD = 40  # frames of silence before an answer: more than the encoder remembers
-MONITOR_LENGTH, MONITOR_QUESTIONS, MONITOR_OFF = 88, 120, 40
+MONITOR_LENGTH, MONITOR_QUESTIONS, MONITOR_OFF = 88, 120, 32
 
 
 @dataclass(frozen=True)
@@ -81,11 +81,11 @@ def encode_scenes(folder: Path) -> None:
 
 
 def make_monitor(folder: Path, seed: int = 9) -> None:
-    """Questions and off-script sentences of the unseen variants, alone in light noise, encoded: monitor.npz."""
+    """Questions and off-script sentences of the watched speakers, alone in light noise, encoded: monitor.npz."""
     if (folder / "monitor.npz").exists():
         return
     clips, draw = Clips(folder), np.random.default_rng(seed)
-    pool = clips.split("variant")
+    pool = clips.split("watch")
     asked = [clip for clip in pool if clip.answer >= 0 and clip.length < 45 * FRAME]
     off = [clip for clip in pool if clip.answer < 0 and clip.length < 45 * FRAME]
     chosen = [asked[i] for i in draw.choice(len(asked), MONITOR_QUESTIONS, replace=False)]

@@ -212,7 +212,7 @@ def generate(lm: LMModel, user: Tensor, text_temperature: float = 0.0, audio_tem
 
 
 def monitor(folder: Path, lm: LMModel, texts: list[str], text_temperature: float = 0.0) -> str:
-    """Score the monitoring questions (codes in, text out): voices of espeak that training never used."""
+    """Score the monitoring questions of speakers that training never used: codes in, text out."""
     processor = tokens.make(folder)
     with np.load(folder / "monitor.npz") as file:
         user, answers, ends = torch.from_numpy(file["user"].astype(np.int64)), file["answer"], file["end"]
@@ -230,7 +230,7 @@ def monitor(folder: Path, lm: LMModel, texts: list[str], text_temperature: float
             latency.append(int(np.flatnonzero(row > tokens.PAD)[0]) * 80 - end / 24)
     asked = int((answers >= 0).sum())
     return (
-        f"unseen variants: exact {exact}/{asked}, first words {near}/{asked}, off-script {off}/{len(answers) - asked}, "
+        f"watched: exact {exact}/{asked}, first words {near}/{asked}, off-script {off}/{len(answers) - asked}, "
         f"first word after {np.median(latency) if latency else math.nan:.0f} ms"
     )
 

@@ -42,7 +42,7 @@ def off_script(seed: int, count: int) -> list[str]:
     """`count` different sentences that are not in the script: training material for "I did not understand"."""
     lists, patterns = _grammar()
     draw, found = random.Random(seed), dict[str, None]()
-    known = {question for pair in pairs() for question in pair.questions} | set(off_script_unseen())
+    known = {question for pair in pairs() for question in pair.questions} | set(off_script_sentences("eval"))
     while len(found) < count:
         words = re.sub(r"\{(\w+)\}", lambda name: draw.choice(lists[name[1]]), draw.choice(patterns))
         if words not in known:
@@ -62,6 +62,6 @@ def _grammar() -> tuple[dict[str, list[str]], list[str]]:
     return lists, patterns
 
 
-def off_script_unseen() -> list[str]:
-    """Sentences for the evaluation alone, written apart from the templates above."""
-    return [line for line in (HERE / "offscript_eval.txt").read_text().splitlines() if line]
+def off_script_sentences(use: str) -> list[str]:
+    """Sentences written apart from the patterns: for the evaluation ("eval"), or watched in training ("watch")."""
+    return [line for line in (HERE / f"offscript_{use}.txt").read_text().splitlines() if line]
