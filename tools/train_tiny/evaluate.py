@@ -13,7 +13,7 @@ from pystoi import stoi
 
 import moshi_mlx
 
-from . import augment
+from . import augment, card
 from .clips import Clip, Clips
 from .recognise import Recogniser, spoken_words
 from .script import BACKCHANNEL, NOT_UNDERSTOOD, answers
@@ -228,6 +228,7 @@ def evaluate(folder: Path, checkpoint: Path, questions: int, parts: list[str]) -
         print(json.dumps(found, indent=1, ensure_ascii=False), flush=True)
         results = json.loads(path.read_text()) if path.exists() else {}
         path.write_text(json.dumps(results | found, indent=1, ensure_ascii=False) + "\n")
+        card.write(checkpoint)
 
 
 def _sampled(run: Evaluation) -> dict[str, Any]:
