@@ -46,9 +46,13 @@ class Frames:
                     f"{path} lasts {1000 * seconds:.0f} ms; at least one frame, {FRAME_MS:.0f} ms, is needed"
                 )
         except MoshiError:
-            self._file.close()
+            self.close()
             raise
         self.total = math.ceil(round(seconds * RATE, 3) / FRAME) if seconds < LONGEST else None
+
+    def close(self) -> None:
+        """Closes the file of which no more is wanted; iterating to the end does so too."""
+        self._file.close()
 
     def __iter__(self) -> Iterator[Pcm]:
         waiting = np.zeros(0, np.float32)
