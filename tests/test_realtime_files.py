@@ -53,7 +53,7 @@ def test_a_file_in_real_time_takes_its_time(tmp_path: Path) -> None:
 def test_a_file_that_is_none_is_told_in_one_line(tmp_path: Path) -> None:
     """Untrusted input: not a traceback, and not libsndfile's "System error" for whatever the system said."""
     (tmp_path / "bad.wav").write_bytes(b"RIFF nonsense")
-    for name, reason in (("bad.wav", "recognised"), ("absent.wav", "No such file"), (".", "Is a directory")):
+    for name, reason in (("bad.wav", "not a sound file"), ("absent.wav", "No such file"), (".", "Is a directory")):
         with pytest.raises(MoshiError, match=f"{name}.*{reason}"):
             FileDevice(tmp_path / name, None)
 

@@ -31,7 +31,7 @@ class FileDevice(VirtualDevice):
     def __init__(
         self, source: Path | str, target: Path | str | None, *, realtime: bool = False, tail: float = 0.0
     ) -> None:
-        self._input = _open(Path(source))
+        self._input = open_sound(Path(source))
         rate = self._input.samplerate
         super().__init__(
             self._read,
@@ -126,15 +126,16 @@ class FileDevice(VirtualDevice):
         return output
 
 
-def _open(source: Path) -> Any:
+def open_sound(path: Path) -> Any:
+    """A sound file for reading; MoshiError for what is none."""
     try:
-        with source.open("rb"):  # libsndfile calls everything "System error"
+        with path.open("rb"):  # libsndfile calls everything "System error"
             pass
-        return soundfile.SoundFile(source)
+        return soundfile.SoundFile(path)
     except OSError as error:
-        raise MoshiError(f"cannot read {source}: {error.strerror}; give a WAV, FLAC or Ogg file") from error
-    except soundfile.LibsndfileError as error:
-        raise MoshiError(f"cannot read {source}: {error}; give a WAV, FLAC or Ogg file") from error
+        raise MoshiError(f"{path} cannot be read: {error.strerror}; name a sound file") from None
+    except (soundfile.SoundFileError, TypeError):
+        raise MoshiError(f"{path} is not a sound file that can be read; convert it to WAV, FLAC, Ogg or MP3") from None
 
 
 def _part(target: Path) -> Path:
