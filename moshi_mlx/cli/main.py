@@ -2,7 +2,7 @@
 
 A command is a module of this package with `add_arguments(parser)` and `run(args) -> int`; its docstring is its help. It
 is imported only when called, and imports what is heavy inside `run`, so that every `--help` answers in under a second.
-Exit status: 0 done, 1 failed, 2 wrong use, 130 interrupted.
+Exit status: 0 done, 1 failed, 2 wrong use, 128 + n ended by signal n (130: Ctrl-C).
 """
 
 from __future__ import annotations
