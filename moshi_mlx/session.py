@@ -156,8 +156,9 @@ class Session:
         """The session that `save` wrote, with the model it was saved with. Raises MoshiError for any other file."""
         path = Path(path)
         fault = MoshiError(f"{path} is not a session of this model, or is damaged; save it again")
+        metadata = read_header(path).metadata
         try:
-            head = json.loads(read_header(path).metadata["moshi_session"])
+            head = json.loads(metadata["moshi_session"])
             session = cls.__new__(cls)
             session.moshi, session.seed, session.kv_bits = moshi, head["seed"], head["kv_bits"]
             check_seed(session.seed)
@@ -170,8 +171,8 @@ class Session:
                 bytes.fromhex(new) if isinstance(old, bytes) else new
                 for old, new in zip(plain(session.state), head["plain"], strict=True)
             ]
-        except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
-            raise fault from error
+        except (KeyError, TypeError, ValueError, OverflowError, RecursionError, MoshiError):
+            raise fault from None
         tensors = read_tensors(path)
         old = leaves(session.state)
         arrays = [tensors.get(f"{index:05}", mx.array(0)) for index in range(len(old))]

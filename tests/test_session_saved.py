@@ -81,6 +81,7 @@ def test_restore_refuses_what_is_not_its_own(moshi: Moshi, load: Callable, pcm: 
         with pytest.raises(MoshiError) as caught:
             Session.restore(moshi, path)
         assert "\n" not in str(caught.value)
+        assert path.name in str(caught.value)
     with pytest.raises(MoshiError):
         Session.restore(load("own"), good)
 
