@@ -58,7 +58,8 @@ class Replayed:
         text = np.array(self.tokens) != recorded.text_tokens[:frames]
         alike = {len(codes) for codes in self.codes if codes is not None} <= {layout.moshi}
         alike &= {len(codes) for codes in self.user} <= {layout.user}
-        sound, heard = np.ones(frames, bool), None
+        sound = np.ones(frames, bool)
+        heard: int | None = None
         if alike:
             spoken = np.array([codes is not None for codes in self.codes], bool)
             codes = np.array([np.zeros(layout.moshi, np.int32) if c is None else c for c in self.codes])

@@ -29,8 +29,8 @@ class Sampling:
         for field in fields(self):
             value, whole = getattr(self, field.name), isinstance(field.default, int)
             least = 0 if field.name.endswith("temperature") else 1
-            kind = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
-            if not (kind and least <= value < (MOST if whole else float("inf"))):
+            right = isinstance(value, int) or (isinstance(value, float) and not whole)
+            if isinstance(value, bool) or not (right and least <= value < (MOST if whole else float("inf"))):
                 what = f"a whole number below {MOST}" if whole else "a number"
                 raise MoshiError(f"{field.name} must be {what} and at least {least}, not {value!r}")
 
