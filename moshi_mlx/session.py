@@ -24,7 +24,7 @@ from .frame import FRAME, Codes, MoshiError, Pcm, Reply
 from .models.cache import leaves, plain, replace, replace_plain
 from .models.lm import LmState
 from .models.mimi import MimiState
-from .models.sampling import Sampling, check_seed
+from .models.sampling import Sampling, seed_of
 
 BEST = "very_good"
 PRACTICE = 3  # frames: kernels are built in the first, nothing is new in the third
@@ -66,8 +66,7 @@ class Session:
         temporal keys and values in 8 bits, None in the model's dtype.
         """
         self.moshi, self.sampling, self.kv_bits = moshi, sampling or Sampling(), kv_bits
-        self.seed = secrets.randbits(32) if seed is None else seed
-        check_seed(self.seed)
+        self.seed = secrets.randbits(32) if seed is None else seed_of(seed)
         self._condition = self._quality()
         self.reset()
 
@@ -160,8 +159,7 @@ class Session:
         try:
             head = json.loads(metadata["moshi_session"])
             session = cls.__new__(cls)
-            session.moshi, session.seed, session.kv_bits = moshi, head["seed"], head["kv_bits"]
-            check_seed(session.seed)
+            session.moshi, session.seed, session.kv_bits = moshi, seed_of(head["seed"]), head["kv_bits"]
             session.sampling = Sampling(**head["sampling"])
             if head["model"] != fingerprint(moshi):
                 raise fault

@@ -68,12 +68,12 @@ def announce(moshi: Moshi, command: str) -> None:
 
 def check_sampling(args: argparse.Namespace) -> None:
     """Refuses what no model takes, before one is loaded."""
-    from ..models.sampling import Sampling, check_seed
+    from ..models.sampling import Sampling, seed_of
 
     try:
         Sampling(**_given(args))
         if args.seed is not None:
-            check_seed(args.seed)
+            seed_of(args.seed)
     except MoshiError as error:
         raise UsageError(str(error)) from None
 

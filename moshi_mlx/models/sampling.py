@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from operator import index
+from typing import SupportsIndex
 
 import mlx.core as mx
 
@@ -35,10 +37,11 @@ class Sampling:
                 raise MoshiError(f"{field.name} must be {what} and at least {least}, not {value!r}")
 
 
-def check_seed(seed: object) -> None:
-    """Raises MoshiError for what is no seed."""
-    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < SEEDS:
-        raise MoshiError(f"seed must be a whole number of at least 0 and below 2⁶⁴, not {seed!r}")
+def seed_of(seed: SupportsIndex) -> int:
+    """A seed as a plain number (NumPy's would not go into a file); MoshiError for what is none."""
+    if hasattr(seed, "__index__") and not isinstance(seed, bool) and 0 <= (value := index(seed)) < SEEDS:
+        return value
+    raise MoshiError(f"seed must be a whole number of at least 0 and below 2⁶⁴, not {seed!r}")
 
 
 def kth_largest(logits: mx.array, k: int) -> mx.array:
