@@ -68,14 +68,19 @@ def announce(moshi: Moshi, command: str) -> None:
 
 def check_sampling(args: argparse.Namespace) -> None:
     """Refuses what no model takes, before one is loaded."""
-    from ..models.sampling import Sampling, seed_of
+    from ..models.sampling import Sampling
 
+    check_seed(args.seed)
     try:
         Sampling(**_given(args))
-        if args.seed is not None:
-            seed_of(args.seed)
     except MoshiError as error:
         raise UsageError(str(error)) from None
+
+
+def check_seed(seed: int | None) -> None:
+    """Refuses a number that is no seed."""
+    if seed is not None and not 0 <= seed < 1 << 64:
+        raise UsageError(f"--seed takes a whole number from 0 to 2⁶⁴ − 1, not {seed}")
 
 
 def sampling_from(args: argparse.Namespace, wishes: Mapping[str, float]) -> Sampling:
