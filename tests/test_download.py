@@ -219,7 +219,6 @@ def test_incomplete_snapshot_of_another_program(hub: Hub) -> None:
         ("kyutai/moshiko-candle-q8", {}, "GGUF for Rust"),
         ("kyutai/moshika-pytorch-q8", {}, "int8 for PyTorch"),
         ("kyutai/moshika-vis-mlx-bf16", {}, "sees images"),
-        ("nvidia/personaplex-7b-v1", {}, "wants a spoken and a written prompt"),
         ("other/gguf", {"model.q8.gguf": b"GGUF" * 9_999}, "only model.q8.gguf"),
         ("other/stt", {"config.json": b'{"model_type": "stt"}', "model.safetensors": WEIGHTS}, "speech to text"),
         ("other/tts", {"config.json": b'{"tts_config": {}}', "model.safetensors": WEIGHTS}, "text to speech"),
