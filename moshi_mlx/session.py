@@ -6,7 +6,6 @@ host reads once, after it.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import secrets
 from collections.abc import Callable
@@ -18,13 +17,14 @@ import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
+from .checkpoints.fingerprint import fingerprint
 from .checkpoints.header import read_header
 from .checkpoints.load import Moshi, read_tensors
 from .frame import FRAME, Codes, MoshiError, Pcm, Reply
 from .models.cache import leaves, plain, replace, replace_plain
 from .models.lm import LmState
 from .models.mimi import MimiState
-from .models.sampling import Sampling
+from .models.sampling import Sampling, seed_of
 
 BEST = "very_good"
 PRACTICE = 3  # frames: kernels are built in the first, nothing is new in the third
@@ -66,7 +66,7 @@ class Session:
         temporal keys and values in 8 bits, None in the model's dtype.
         """
         self.moshi, self.sampling, self.kv_bits = moshi, sampling or Sampling(), kv_bits
-        self.seed = secrets.randbits(32) if seed is None else seed
+        self.seed = secrets.randbits(32) if seed is None else seed_of(seed)
         self._condition = self._quality()
         self.reset()
 
@@ -134,7 +134,7 @@ class Session:
         """Writes the conversation's state to a safetensors file, beside it first, then renamed."""
         path = Path(path)
         head = {
-            "model": self._fingerprint(),
+            "model": fingerprint(self.moshi),
             "seed": self.seed,
             "kv_bits": self.kv_bits,
             "sampling": asdict(self.sampling),
@@ -155,12 +155,13 @@ class Session:
         """The session that `save` wrote, with the model it was saved with. Raises MoshiError for any other file."""
         path = Path(path)
         fault = MoshiError(f"{path} is not a session of this model, or is damaged; save it again")
+        metadata = read_header(path).metadata
         try:
-            head = json.loads(read_header(path).metadata["moshi_session"])
+            head = json.loads(metadata["moshi_session"])
             session = cls.__new__(cls)
-            session.moshi, session.seed, session.kv_bits = moshi, int(head["seed"]), head["kv_bits"]
+            session.moshi, session.seed, session.kv_bits = moshi, seed_of(head["seed"]), head["kv_bits"]
             session.sampling = Sampling(**head["sampling"])
-            if head["model"] != session._fingerprint():
+            if head["model"] != fingerprint(moshi):
                 raise fault
             session._condition = session._quality()
             session.state = session._empty()
@@ -168,8 +169,8 @@ class Session:
                 bytes.fromhex(new) if isinstance(old, bytes) else new
                 for old, new in zip(plain(session.state), head["plain"], strict=True)
             ]
-        except (KeyError, TypeError, ValueError) as error:
-            raise fault from error
+        except (KeyError, TypeError, ValueError, OverflowError, RecursionError, MoshiError):
+            raise fault from None
         tensors = read_tensors(path)
         old = leaves(session.state)
         arrays = [tensors.get(f"{index:05}", mx.array(0)) for index in range(len(old))]
@@ -220,11 +221,6 @@ class Session:
         if text and not state.started:
             state.started, text = True, text.removeprefix(" ")
         return text
-
-    def _fingerprint(self) -> str:
-        """Tells models apart by configuration and file size."""
-        size = self.moshi.weights.stat().st_size
-        return hashlib.sha256(f"{self.moshi.config!r} {size}".encode()).hexdigest()[:32]
 
     def _sound(self) -> bool:
         """Whether restored values can be stepped on: they came from a file."""

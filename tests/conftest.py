@@ -60,6 +60,18 @@ def arrays() -> Callable[[str], Arrays]:
     return lambda name: dict(np.load(FIXTURES / name / "arrays.npz"))
 
 
+@pytest.fixture(scope="session")
+def moshi(load: Callable[[str], object]) -> object:
+    """The small Moshi 7B: 8 codebooks a side, shared."""
+    return load("moshi")
+
+
+@pytest.fixture(scope="session")
+def pcm(arrays: Callable[[str], Arrays]) -> np.ndarray:
+    """Frames of sound, (18, 1920)."""
+    return arrays("mimi")["pcm"].astype(np.float32).reshape(-1, 1920) / 32768
+
+
 @pytest.fixture
 def writable(tmp_path: Path) -> Callable[[str], Path]:
     """Name of a fixture → a checkpoint folder of the test's own."""

@@ -13,6 +13,11 @@ from moshi_mlx.recording.recorder import Recorder
 
 INFO = SessionInfo(model="mock", seed=7, codebooks=8, user_codebooks=8, card=2_048, title="A mock conversation")
 
+FILES = {  # of a finished recording
+    *("codes.bin", "conversation.wav", "events.jsonl", "player.html", "session.json", "timeline.svg"),
+    *("transcript.jsonl", "transcript.json", "transcript.srt", "transcript.txt", "transcript.vtt"),
+}
+
 
 def ramp(frame: int) -> Pcm:
     """A frame whose every sample tells its own index (modulo 2^15), exact in 16 bits."""

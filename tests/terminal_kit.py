@@ -11,6 +11,7 @@ import select
 import signal
 import struct
 import subprocess
+import sys
 import termios
 import time
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,8 @@ from pathlib import Path
 from types import TracebackType
 
 ROOT = Path(__file__).resolve().parent.parent
+CHAT = (sys.executable, "-m", "moshi_mlx.cli.main", "chat")
+QUESTION = ROOT / "examples" / "question.wav"
 
 
 class Terminal:

@@ -80,10 +80,13 @@ def test_random_weights_run(capsys: pytest.CaptureFixture[str], monkeypatch: pyt
         (["--random", "moshiko-q4", "--model", "x"], "one of them"),
         (["--recipe", "4/64"], "--random"),
         (["--frames", "0"], "--frames"),
+        (["--plot", "/nowhere/times.svg"], "--plot"),
+        (["--count", "--plot", "times.svg"], "--plot"),
     ],
 )
 def test_wrong_use_is_one_line(capsys: pytest.CaptureFixture[str], words: list[str], says: str) -> None:
-    """A traceback, or exit status 1, for what the user can mend."""
+    """A traceback, or exit status 1, for what the user can mend; and a name that cannot be written (--plot) cost the
+    whole report, after all frames were timed."""
     assert main(["bench", *words]) == 2
     err = capsys.readouterr().err
     assert says in err

@@ -13,7 +13,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 import soundfile
-from recording_kit import dialogue, tones
+from recording_kit import FILES, tones
 
 import moshi_mlx
 from moshi_mlx.cli.main import main
@@ -25,10 +25,6 @@ from moshi_mlx.recording.folder import open_recording
 from moshi_mlx.recording.recorder import Recorder
 
 Checkpoint = Callable[[str], Path]
-FILES = {
-    *("codes.bin", "conversation.wav", "events.jsonl", "player.html", "session.json", "timeline.svg"),
-    *("transcript.jsonl", "transcript.json", "transcript.srt", "transcript.txt", "transcript.vtt"),
-}
 
 
 @pytest.fixture(scope="module")
@@ -157,6 +153,21 @@ def test_from_wav_counts_the_codes_that_flip(recorded: Path, capsys: pytest.Capt
     assert int(told[1]) <= open_recording(recorded / "take-1").codes().user.size * 0.02
 
 
+def test_a_model_with_other_codebooks_hears_the_sound_itself(
+    recorded: Path, checkpoint: Checkpoint, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The refusal of other codebooks names --from-wav, which then compared rows of unequal length: a traceback."""
+    take, other = str(recorded / "take-1"), str(checkpoint("hibiki"))
+    assert main(["replay", take, "--model", other]) == 1
+    assert "--from-wav lets it hear the sound itself" in capsys.readouterr().err
+    assert main(["replay", take, "--model", other, "--from-wav"]) == 0
+    assert capsys.readouterr().out.startswith("This model has other codebooks. Not identical: from frame 0 of ")
+    assert main(["replay", take, "--model", other, "--from-wav", "--json"]) == 0
+    outcome = json.loads(capsys.readouterr().out)
+    assert outcome["user_codes_differ"] is None
+    assert outcome["frames_of_codes_differ"] == outcome["frames"]
+
+
 def test_a_live_recording_replays_across_a_reset(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -184,7 +195,7 @@ def test_live_is_chat_with_a_recording(
 ) -> None:
     """Guards against an option of chat that record does not know to give, and a title that is lost."""
     device = FileDevice(script.parent / "a.wav", None)
-    monkeypatch.setattr("moshi_mlx.cli.chat._device", lambda args: device)
+    monkeypatch.setattr("moshi_mlx.cli.chat.device_of", lambda args: device)
     folder = tmp_path / "r"
     asked = ["record", str(folder), "--live", "--model", str(model), "--seed", "4", "--title", "Evening"]
     assert main(asked) == 0
@@ -194,33 +205,6 @@ def test_live_is_chat_with_a_recording(
     assert len(open_recording(folder).events("frame")) == 10
     assert main(["replay", str(folder)]) == 0
     assert "Identical" in capsys.readouterr().out
-
-
-def test_finish_completes_a_folder_that_was_cut_off(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Guards against a recording that a crash made unusable."""
-    folder = dialogue(tmp_path / "r")
-    assert not (folder / "player.html").exists()
-    assert main(["record", str(folder), "--finish", "--title", "Saved"]) == 0
-    assert "Full duplex" in capsys.readouterr().out
-    assert {path.name for path in folder.iterdir()} == FILES
-    assert open_recording(folder).info.title == "Saved"
-
-
-def test_analyze_prints_figures_parameters_and_a_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Guards against a report without its parameters, and a folder and its WAV that give other figures."""
-    folder = dialogue(tmp_path / "r")
-    assert main(["analyze", str(folder), "--timeline", str(tmp_path / "t.svg")]) == 0
-    told = capsys.readouterr().out
-    assert "response p50" in told
-    assert "480 ms" in told
-    assert "bridge 0.2" in told.replace("\n", " ")
-    assert "Full" in (tmp_path / "t.svg").read_text()
-    summaries = []
-    for path in (folder, folder / "conversation.wav"):
-        assert main(["analyze", str(path), "--json"]) == 0
-        summaries.append(json.loads(capsys.readouterr().out)["summary"])
-    assert summaries[0] == summaries[1]
-    assert summaries[0]["user"]["interruptions"] == 1
 
 
 @pytest.mark.parametrize(
@@ -235,7 +219,10 @@ def test_analyze_prints_figures_parameters_and_a_picture(tmp_path: Path, capsys:
         (["record", "NEW", "--finish"], 1, "no recording"),
         (["replay", "NEW"], 1, "no recording"),
         (["replay", "TAKE", "--out", "DIR"], 2, "is there already"),
-        (["analyze", "NEW"], 1, "cannot be read"),
+        (["record", "/proc/self/new", "MONO"], 1, "cannot be made"),
+        (["record", "NEW", "MONO", "--seed", "-1"], 2, "seed"),
+        (["analyze", "NEW"], 1, "cannot be read: No such file"),
+        (["analyze", "MONO", "--timeline", "/nowhere/x.svg"], 2, ".svg"),
         (["analyze", "MONO"], 1, "needs two"),
         (["analyze", "MONO", "--timeline", "x.png"], 2, ".svg"),
     ],

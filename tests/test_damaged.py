@@ -24,6 +24,7 @@ import soundfile
 from conftest import copy_checkpoint
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from load_kit import change
 
 import moshi_mlx
 from moshi_mlx.checkpoints.load import read_tensors
@@ -59,17 +60,6 @@ def attempt(folder: Path) -> str | None:
     assert peak() - memory < BALLOON
     assert listing(folder) == before
     return message
-
-
-def configure(folder: Path, file: str = "config.json", **changes: Any) -> None:
-    config = json.loads((folder / file).read_text())
-    for name, value in changes.items():
-        place = config
-        *path, key = name.split("__")
-        for part in path:
-            place = place[part]
-        place[key] = value
-    (folder / file).write_text(json.dumps(config))
 
 
 def pickled(path: Path) -> None:
@@ -121,33 +111,33 @@ CORPUS: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "link out of the folder": (lambda f: linked_out(f / "model.safetensors"), "leads out"),
     "config that is a link out": (lambda f: linked_out(f / "config.json"), "leads out"),
-    "name with dots": (lambda f: configure(f, mimi_name="../checkpoint/mimi.safetensors"), "mimi.safetensors"),
-    "absolute name": (lambda f: configure(f, tokenizer_name="/etc/passwd"), "leads out"),
-    "file:// name": (lambda f: configure(f, moshi_name="file:///etc/passwd"), "leads out"),
-    "name that is a list": (lambda f: configure(f, moshi_name=["model.safetensors"]), "moshi_name"),
-    "name with a zero byte": (lambda f: configure(f, mimi_name="a\0b"), "not the name of a file"),
-    "very long name": (lambda f: configure(f, mimi_name="a" * 5_000), "not the name of a file"),
+    "name with dots": (lambda f: change(f, mimi_name="../checkpoint/mimi.safetensors"), "mimi.safetensors"),
+    "absolute name": (lambda f: change(f, tokenizer_name="/etc/passwd"), "leads out"),
+    "file:// name": (lambda f: change(f, moshi_name="file:///etc/passwd"), "leads out"),
+    "name that is a list": (lambda f: change(f, moshi_name=["model.safetensors"]), "moshi_name"),
+    "name with a zero byte": (lambda f: change(f, mimi_name="a\0b"), "not the name of a file"),
+    "very long name": (lambda f: change(f, mimi_name="a" * 5_000), "not the name of a file"),
     "config that is a list": (lambda f: (f / "config.json").write_text("[1]"), "JSON object"),
     "config of brackets": (lambda f: (f / "config.json").write_text("[" * 200_000), "JSON"),
     "config in UTF-16": (lambda f: (f / "config.json").write_bytes("{}".encode("utf-16")), "JSON"),
     "no tokenizer": (lambda f: (f / "tokenizer.model").unlink(), "tokenizer.model"),
     "tokenizer that is a text": (lambda f: (f / "tokenizer.model").write_text("hello"), "tokenizer.model"),
     "no codec": (lambda f: (f / "mimi.safetensors").unlink(), "mimi.safetensors"),
-    "codec for weights": (lambda f: configure(f, moshi_name="mimi.safetensors"), "Mimi"),
-    "weights for codec": (lambda f: configure(f, mimi_name="model.safetensors"), "codec|does not fit"),
-    "tokenizer for weights": (lambda f: configure(f, moshi_name="tokenizer.model"), "tokenizer.model"),
-    "512 layers": (lambda f: configure(f, num_layers=512), "512"),
-    "512 depth layers": (lambda f: configure(f, depformer_num_layers=512), "4098 layers"),
-    "512 codec layers": (lambda f: configure(f, "mimi.json", transformer__num_layers=512), "1024 layers"),
-    "width of 131,072": (lambda f: configure(f, dim=1 << 17, num_heads=1024), "wrongly shaped"),
-    "width of 10¹²": (lambda f: configure(f, dim=10**12), "dim"),
-    "window of a year": (lambda f: configure(f, context=1 << 28), "context"),
-    "codec window of a day": (lambda f: configure(f, "mimi.json", transformer__context=1 << 20), "context"),
-    "delay of a day": (lambda f: configure(f, delays=[10**6] * 17), "delays"),
-    "LoRA that is not there": (lambda f: configure(f, lora_name="lora.safetensors"), "lora.safetensors"),
-    "LoRA that is the codec": (lambda f: configure(f, lora_name="mimi.safetensors"), "the LoRA changes"),
-    "speech to text": (lambda f: configure(f, model_type="stt", dep_q=0), "stt|speech-to-text"),
-    "text to speech": (lambda f: configure(f, model_type="tts", cross_attention=True), "tts|cross"),
+    "codec for weights": (lambda f: change(f, moshi_name="mimi.safetensors"), "Mimi"),
+    "weights for codec": (lambda f: change(f, mimi_name="model.safetensors"), "codec|does not fit"),
+    "tokenizer for weights": (lambda f: change(f, moshi_name="tokenizer.model"), "tokenizer.model"),
+    "512 layers": (lambda f: change(f, num_layers=512), "512"),
+    "512 depth layers": (lambda f: change(f, depformer_num_layers=512), "4098 layers"),
+    "512 codec layers": (lambda f: change(f, "mimi.json", transformer__num_layers=512), "1024 layers"),
+    "width of 131,072": (lambda f: change(f, dim=1 << 17, num_heads=1024), "wrongly shaped"),
+    "width of 10¹²": (lambda f: change(f, dim=10**12), "dim"),
+    "window of a year": (lambda f: change(f, context=1 << 28), "context"),
+    "codec window of a day": (lambda f: change(f, "mimi.json", transformer__context=1 << 20), "context"),
+    "delay of a day": (lambda f: change(f, delays=[10**6] * 17), "delays"),
+    "LoRA that is not there": (lambda f: change(f, lora_name="lora.safetensors"), "lora.safetensors"),
+    "LoRA that is the codec": (lambda f: change(f, lora_name="mimi.safetensors"), "the LoRA changes"),
+    "speech to text": (lambda f: change(f, model_type="stt", dep_q=0), "stt|speech-to-text"),
+    "text to speech": (lambda f: change(f, model_type="tts", cross_attention=True), "tts|cross"),
 }
 
 

@@ -212,6 +212,7 @@ def test_command(
     [
         (["abc", "--top-p", "0"], 2, "top-p"),
         (["abc", "--max-tokens", "0"], 2, "max-tokens"),
+        (["abc", "--seed", "-1"], 2, "--seed"),
         (["abc" * 200], 1, "shorten it"),
     ],
 )

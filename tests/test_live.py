@@ -178,6 +178,27 @@ def test_a_recording_knows_its_underruns(tmp_path: Path, monkeypatch: pytest.Mon
     assert [event.values for event in xruns] == [{"underruns": 2, "overruns": 1, "lag_ms": 150.0}]
 
 
+def test_what_is_over_is_told_for_a_while_and_what_lasts_as_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ "reopened Microphone, Loudspeaker" stood on the screen for the rest of the conversation."""
+    live = make(tmp_path, Echo(), 0.4)
+    live.talk.start()
+    until(lambda: not live.talk.running)
+    calm = live.talk.statistics()
+
+    def notices(state: str, notice: str) -> list[str]:
+        told = replace(calm, state=state, notice=notice)
+        monkeypatch.setattr(live.talk, "statistics", lambda: told)
+        return [live.view("linux", {}).notice for _ in range(100)]
+
+    lost, back = notices("reopening", "no device"), notices("running", "reopened it")
+    assert set(lost) == {"no device"}
+    assert back[0] == "reopened it"
+    assert back[-1] == ""
+    assert live.end(1.0)
+
+
 def test_a_full_disk_ends_the_recording_not_the_talk(tmp_path: Path) -> None:
     """The conversation died with its recording, or nobody was told."""
     stepper = Echo()

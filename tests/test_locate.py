@@ -170,6 +170,22 @@ def test_roles_refused(names: list[str], config: object, says: str) -> None:
         roles(names, config)
 
 
+def test_a_file_that_is_no_model_is_told_as_what_it_is(tmp_path: Path) -> None:
+    """`--model question.wav` complained of a tokenizer that was not beside it."""
+    (tmp_path / "a.gguf").write_bytes(b"GGUF" + bytes(100))
+    (tmp_path / "a.wav").write_bytes(b"RIFF" + bytes(100))
+    for name, says in (("a.gguf", "is a GGUF file"), ("a.wav", "is not a safetensors file")):
+        with pytest.raises(MoshiError, match=says):
+            locate(str(tmp_path / name))
+
+
+def test_personaplex_is_told_before_the_network_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """NVIDIA's fine-tune is 16.7 GB: fetched whole, it was refused for shapes, or talked without hearing the user."""
+    monkeypatch.setattr("moshi_mlx.checkpoints.hub.listing", None)
+    with pytest.raises(MoshiError, match="wants a spoken and a written prompt"):
+        locate("nvidia/personaplex-7b-v1")
+
+
 def test_known_models_are_consistent() -> None:
     """An alias that is also a folder name or a Hub id could never be reached."""
     assert len(BY_ALIAS) == len(KNOWN)

@@ -154,9 +154,12 @@ def test_penalty_spares_padding() -> None:
         {"audio_top_k": float("inf")},
         {"repetition_penalty": 0.5},
         {"repetition_context": 0},
+        {"audio_top_k": 2.5},
+        {"text_top_k": True},
+        {"repetition_context": 10**12},
     ],
 )
 def test_impossible_sampling(wish: dict[str, float]) -> None:
-    """A NaN temperature draws token 0 for ever."""
+    """A NaN temperature draws token 0 for ever; half a candidate, or a context of 4 TB, failed in the first frame."""
     with pytest.raises(MoshiError, match=next(iter(wish))):
         Sampling(**wish)

@@ -154,11 +154,11 @@ def test_pairing_refills_its_reserve_in_a_silence() -> None:
     assert 0 < first <= 960
 
 
-@pytest.mark.parametrize("ppm", [3_000.0, -3_000.0])
-def test_the_echo_is_cancelled_in_the_loop_though_the_clocks_drift(ppm: float) -> None:
-    """Device to model and back with two clocks: what is heard must be the user, not what the loudspeaker said."""
+def listen(mode: str, seconds: float, ppm: float = 0.0, pause: tuple[float, float] | None = None) -> tuple[Pcm, Pcm]:
+    """A conversation in which the loudspeaker says something all the time and nobody answers: what the model heard, and
+    what was said. Frames while paused do not count."""
     rate, played = 48_000, [np.zeros(0, np.float32)]
-    pulse = np.repeat(voice(3, 12, 130), 2)
+    pulse = np.repeat(voice(3, seconds, 130), 2)
 
     class Speaker(EchoingStepper):
         def step(self, pcm: Pcm) -> object:  # type: ignore[override]
@@ -173,10 +173,28 @@ def test_the_echo_is_cancelled_in_the_loop_though_the_clocks_drift(ppm: float) -
 
     heard: list[Pcm] = []
     device = VirtualDevice(microphone, played.append, output_ppm=ppm)
-    talk = Conversation(device, lambda report: Speaker(device.sleep, lambda: 0.02), echo="cancel")
-    device.at(11, talk.stop)
+    talk = Conversation(device, lambda report: Speaker(device.sleep, lambda: 0.02), echo=mode)
+    for on, when in zip((True, False), pause or (), strict=False):
+        device.at(when, lambda on=on: talk.pause(on))
+    device.at(seconds - 1, talk.stop)
     talk.start()
-    assert talk.wait(60)
+    assert talk.wait(240)
     talk.check()
-    assert power(np.concatenate(heard)[4 * RATE :]) < power(pulse[: 8 * rate]) / 4 / 100
     assert talk.statistics().echo_ms > 0
+    return np.concatenate(heard), pulse[::2]
+
+
+@pytest.mark.parametrize("ppm", [3_000.0, -3_000.0])
+def test_the_echo_is_cancelled_in_the_loop_though_the_clocks_drift(ppm: float) -> None:
+    """Device to model and back with two clocks: what is heard must be the user, not what the loudspeaker said."""
+    heard, said = listen("cancel", 12, ppm)
+    assert power(heard[4 * RATE :]) < power(said[: 8 * RATE]) / 4 / 100
+
+
+@pytest.mark.parametrize("mode", ["duck", "cancel"])
+def test_a_pause_does_not_part_the_echo_from_its_cause(mode: str) -> None:
+    """While paused the reference went on and the microphone stood: after three seconds each block of the microphone
+    was paired with what had been played a second before, and Moshi heard itself for the rest of the conversation."""
+    heard, said = listen(mode, 13, pause=(4, 7.5))
+    assert len(heard) < 9.5 * RATE
+    assert power(heard[6 * RATE :]) < power(said[6 * RATE : 8 * RATE]) / 4 / 100

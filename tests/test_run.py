@@ -110,19 +110,35 @@ def test_bad_input(run: Run, tmp_path: Path, sound: np.ndarray | None, says: str
         (["in.wav", "--mono"], 2),
         (["in.wav", "--tail", "-1"], 2),
         (["in.wav", "--tail", "soon"], 2),
-        (["in.wav", "--text-temperature", "-1"], (1, 2)),
+        (["none.wav", "-o", "in.wav"], 1),
+        (["in.wav", "--text-temperature", "-1"], 2),
+        (["in.wav", "--text-top-k", "0"], 2),
+        (["in.wav", "--seed", "-1"], 2),
+        (["in.wav", "--seed", str(1 << 64)], 2),
         ([], 2),
     ],
 )
-def test_wrong_use(
-    run: Run, spoken: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], status: int | tuple[int, ...]
-) -> None:
-    """Refused before the model is loaded or anything is written; the input is never overwritten."""
+def test_wrong_use(run: Run, spoken: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], status: int) -> None:
+    """Refused before the model is loaded or anything is written; the input is never overwritten. A seed below 0 ended
+    in a traceback, a top-k of 0 after the model was loaded, a missing IN in "[Errno 2]" where OUT was there already."""
     monkeypatch.chdir(spoken.parent)
+    monkeypatch.setattr("moshi_mlx.checkpoints.load.load", None)
     before = spoken.read_bytes()
     got, out, err = run(*words)
-    assert got in (status if isinstance(status, tuple) else (status,))
+    assert got == status
     assert out == ""
     assert "Traceback" not in err
+    assert "[Errno" not in err
     assert spoken.read_bytes() == before
     assert [path.name for path in spoken.parent.glob("*out*")] == []
+
+
+def test_a_model_that_does_not_hear_is_refused(
+    checkpoint: Callable, spoken: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """A model that makes all streams itself (PersonaPlex, text to speech) loaded, talked, and never heard the user."""
+    assert main(["run", str(spoken), "--model", str(checkpoint("own"))]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "has no stream for the user" in err
+    assert len(err.splitlines()) == 1

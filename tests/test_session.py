@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
 import pytest
 from conftest import Arrays
+from session_kit import talk
 
 import moshi_mlx
 from moshi_mlx import FRAME, MoshiError, Sampling, Session
@@ -20,26 +17,6 @@ from moshi_mlx.checkpoints.load import Moshi
 from moshi_mlx.models.cache import leaves
 
 GREEDY = Sampling(text_temperature=0, audio_temperature=0)
-
-
-@pytest.fixture(scope="module")
-def moshi(load: Callable) -> Moshi:
-    return load("moshi")
-
-
-@pytest.fixture(scope="module")
-def pcm(arrays: Callable[[str], Arrays]) -> np.ndarray:
-    """Frames of sound, (18, 1920)."""
-    return arrays("mimi")["pcm"].astype(np.float32).reshape(-1, FRAME) / 32768
-
-
-def talk(session: Session, frames: np.ndarray) -> list[tuple[object, ...]]:
-    """What a session says, comparable with ==."""
-    rows = []
-    for r in map(session.step, frames):
-        codes = None if r.codes is None else tuple(r.codes)
-        rows.append((r.frame, r.pcm.tobytes(), r.text, r.text_token, codes, tuple(r.user_codes)))
-    return rows
 
 
 def test_codes_are_the_reference_runner(moshi: Moshi, arrays: Callable[[str], Arrays]) -> None:
@@ -105,37 +82,6 @@ def test_seed_replays_and_reset_is_new(moshi: Moshi, pcm: np.ndarray) -> None:
     assert Session(moshi).seed != Session(moshi).seed
 
 
-def test_restored_in_a_new_process(moshi: Moshi, pcm: np.ndarray, tmp_path: Path) -> None:
-    """A state kept outside the saved tree (a key, a position, a half-read character) only shows in a new process."""
-    session = Session(moshi, seed=3, sampling=Sampling(repetition_penalty=1.3, repetition_context=5))
-    talk(session, pcm[:11])
-    session.save(tmp_path / "talk.session")
-    want = talk(session, pcm[11:])
-    np.save(tmp_path / "pcm.npy", pcm[11:])
-    script = """
-import sys, pickle, numpy as np, moshi_mlx
-folder, model = sys.argv[1:]
-session = moshi_mlx.Session.restore(moshi_mlx.load(model), folder + "/talk.session")
-replies = [session.step(frame) for frame in np.load(folder + "/pcm.npy")]
-np.savez(folder + "/said.npz", pcm=[r.pcm for r in replies], codes=[r.codes for r in replies],
-         tokens=[r.text_token for r in replies], frames=[r.frame for r in replies], text=[r.text for r in replies])
-"""
-    subprocess.run([sys.executable, "-c", script, str(tmp_path), str(moshi.located.folder)], check=True)
-    said = np.load(tmp_path / "said.npz")
-    columns = said["frames"], map(bytes, said["pcm"]), said["text"], said["tokens"], map(tuple, said["codes"])
-    got = list(zip(*columns, strict=True))
-    assert got == [row[:5] for row in want]
-    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
-
-
-def test_half_a_character_survives_saving(load: Callable, tmp_path: Path) -> None:
-    """Bytes that wait for the rest of their character are state too."""
-    session = Session(load("moshi"), seed=0)
-    session.state.pending = b"\xc3"
-    session.save(tmp_path / "a.session")
-    assert Session.restore(session.moshi, tmp_path / "a.session").state.pending == b"\xc3"
-
-
 def test_memory_is_flat_for_ever(load: Callable) -> None:
     """History as a growing array died at 4,005 steps; a ring that someone else holds is copied every frame."""
     session = Session(load("grouped"), seed=1)
@@ -187,40 +133,6 @@ def test_bad_frames_change_nothing(moshi: Moshi, pcm: np.ndarray, call: Callable
     clean = Session(moshi, seed=1)
     talk(clean, pcm[:3])
     assert talk(session, pcm[3:6]) == talk(clean, pcm[3:6])
-
-
-def test_restore_refuses_what_is_not_its_own(moshi: Moshi, load: Callable, pcm: np.ndarray, tmp_path: Path) -> None:
-    """Session files are untrusted: another model's, a cut one, a lying one must be one line, not a crash later."""
-    session = Session(moshi, seed=1)
-    talk(session, pcm[:2])
-    good = tmp_path / "good.session"
-    session.save(good)
-    Session.restore(moshi, good)
-    cut = tmp_path / "cut.session"
-    cut.write_bytes(good.read_bytes()[:-100])
-    arrays, metadata = mx.load(str(good), format="safetensors", return_metadata=True)
-    lying = dict(arrays)
-    tokens = next(name for name, value in arrays.items() if value.shape == session.state.lm.columns.tokens.shape)
-    lying[tokens] = mx.full(arrays[tokens].shape, 10**6, arrays[tokens].dtype)
-    mx.save_safetensors(str(tmp_path / "lying"), lying, metadata)
-    head = json.loads(metadata["moshi_session"])
-    plain = head["plain"]
-    heads = [head | {"plain": plain[:-1]}, head | {"plain": ["x"] * len(plain)}, head | {"sampling": 3}, {}, []]
-    for index, bad in enumerate(heads):
-        mx.save_safetensors(str(tmp_path / f"head{index}"), dict(arrays), {"moshi_session": json.dumps(bad)})
-    files = [cut, tmp_path / "lying.safetensors", *(tmp_path / f"head{i}.safetensors" for i in range(len(heads)))]
-    for path in [*files, tmp_path / "none", moshi.weights]:
-        with pytest.raises(MoshiError) as caught:
-            Session.restore(moshi, path)
-        assert "\n" not in str(caught.value)
-    with pytest.raises(MoshiError):
-        Session.restore(load("own"), good)
-
-
-def test_saving_where_one_may_not(moshi: Moshi, tmp_path: Path) -> None:
-    """Nothing half-written stays behind."""
-    with pytest.raises(MoshiError, match="cannot be saved"):
-        Session(moshi, seed=1).save(tmp_path / "none" / "a.session")
 
 
 def test_text_is_joined_pieces(load: Callable, arrays: Callable[[str], Arrays]) -> None:

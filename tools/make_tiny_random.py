@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from fixtures.codec import save_mimi, tiny_config, tiny_mimi
 from fixtures.lm import config, save_lm, tiny_lm
 from fixtures.text import save_tokenizer
+from reference_form import DELAYS
 
 PIECES, CARD = 320, 64
 README = """# A random placeholder
@@ -27,9 +28,7 @@ so that every command runs before one has the real weights; `weights/README.md` 
 
 def main() -> None:
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parents[1] / "weights" / "tiny"
-    moshi = config(
-        16, 8, [0, 0, *[1] * 7, 0, *[1] * 7], dim=48, card=CARD, text_card=PIECES, context=250, hidden_scale=4.125
-    )
+    moshi = config(16, 8, DELAYS, dim=48, card=CARD, text_card=PIECES, context=250, hidden_scale=4.125)
     save_lm(tiny_lm(moshi, seed=7, dtype=torch.bfloat16), moshi, folder, fused=True)
     codec = tiny_config(context=250, bins=CARD)
     save_mimi(tiny_mimi(codec, seed=8), codec, folder)

@@ -100,9 +100,7 @@ def _lm(raw: dict[str, Any], where: str) -> LmConfig:
     n_q = fields.integer("n_q", 16, low=1, high=128)
     dep_q = fields.integer("dep_q", 8, low=0, high=n_q)
     if dep_q == 0:
-        raise MoshiError(
-            f"{where}: dep_q is 0: a speech-to-text model, which is not supported yet; take a Moshi or Hibiki"
-        )
+        raise MoshiError(f"{where}: dep_q is 0: a speech-to-text model, which is not supported; take a Moshi or Hibiki")
     deep = fields.integer("depformer_dim", 1024)
     deep_heads = fields.heads("depformer_num_heads", deep, 16)
     deep_repeat = fields.get("depformer_kv_repeat", repeat)
@@ -155,11 +153,11 @@ def _conditioners(fields: Fields, where: str) -> dict[str, ConditionerConfig]:
     if not isinstance(raw, dict) or not isinstance(fuser, dict):
         raise MoshiError(f"{where}: conditioners and fuser must be JSON objects")
     if fuser.get("cross") or fuser.get("prepend"):
-        raise MoshiError(f"{where}: conditions by cross attention (text-to-speech models) are not supported yet")
+        raise MoshiError(f"{where}: conditions by cross attention (text-to-speech models) are not supported")
     result = {}
     for name, entry in raw.items():
         if not isinstance(entry, dict) or entry.get("type") != "lut":
-            raise MoshiError(f"{where}: conditioner {name!r} is of a kind that is not supported yet; only lut is")
+            raise MoshiError(f"{where}: conditioner {name!r} is of a kind that is not supported; only lut is")
         lut = Fields(entry.get("lut"), f"{where}: conditioner {name!r}")
         values = lut.get("possible_values") or []
         if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
@@ -175,7 +173,7 @@ def moshi_config(raw: dict[str, Any], where: str, mimi: MimiConfig) -> MoshiConf
     """
     name = raw.get("model_type", "moshi")
     if name not in ("moshi", "hibiki"):
-        raise MoshiError(f"{where}: a model of type {str(name)[:40]!r} is not supported yet; moshi and hibiki are")
+        raise MoshiError(f"{where}: a model of type {str(name)[:40]!r} is not supported; take a Moshi or a Hibiki")
     lm = _lm(raw, where)
     needed = max(lm.dep_q, lm.user_q)
     if needed > mimi.codebooks_in_file or lm.card != mimi.codebook_size:

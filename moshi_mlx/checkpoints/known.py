@@ -77,6 +77,11 @@ KNOWN: tuple[Known, ...] = (
 
 # Repositories that cannot be run, told before gigabytes are fetched.
 UNSUPPORTED = (
+    (
+        re.compile(r"nvidia/personaplex-.+"),
+        "PersonaPlex, which also predicts the user and wants a spoken and a written prompt; that is not supported, "
+        "take moshiko or moshika",
+    ),
     (re.compile(r"kyutai/mosh\w+-pytorch-q8"), "int8 for PyTorch, which is not supported; take the one with -mlx-q8"),
     (re.compile(r"kyutai/mosh\w+-candle-q8"), "GGUF for Rust, which is not supported; take the one with -mlx-q8"),
     (re.compile(r"kyutai/moshika-vis-.+"), "a MoshiVis model, which sees images; that is not supported"),

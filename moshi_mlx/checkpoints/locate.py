@@ -20,6 +20,7 @@ from . import hub
 from .address import Address, is_plain, looks_like_id, parse
 from .companions import Files, roles
 from .config_file import read_json
+from .header import read_header
 from .known import BY_ALIAS, UNSUPPORTED
 from .meter import Meter
 from .transfer import Progress
@@ -232,4 +233,7 @@ def _local(path: Path, offline: bool, progress: Progress | None) -> Located:
         return Located(path, str(path), None, False, offline, progress)
     if not path.exists():
         raise MoshiError(f"{path} does not exist; name a folder with a model, or one of `moshi-mlx models list`")
-    return Located(path.parent, str(path), inside(path.parent, path.name).name, False, offline, progress)
+    file = inside(path.parent, path.name)
+    if path.suffix != ".safetensors":
+        read_header(file)  # what is no model is told as what it is, not by what is missing beside it
+    return Located(path.parent, str(path), file.name, False, offline, progress)

@@ -14,7 +14,7 @@ import json
 import sys
 from pathlib import Path
 
-from .options import UsageError
+from .options import UsageError, writable
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
     from ..recording.timeline import timeline_svg
     from ..recording.turns import analyze_levels
 
-    if args.timeline is not None and (args.timeline.suffix != ".svg" or not args.timeline.absolute().parent.is_dir()):
+    if args.timeline is not None and (args.timeline.suffix != ".svg" or not writable(args.timeline)):
         raise UsageError("--timeline takes a name that ends in .svg, in a folder that exists")
     if args.path.is_dir():
         found = understand(args.path)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..frame import FRAME_MS
-from .options import UsageError, add_model, announce
+from .options import UsageError, add_model, announce, writable
 
 if TYPE_CHECKING:
     from ..checkpoints.load import Moshi
@@ -51,6 +51,8 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("--random makes a model and --model loads one; give one of them")
     if args.recipe is not None and args.random is None:
         raise UsageError("--recipe belongs to --random; a loaded model is measured as it is")
+    if args.plot is not None and (args.count or not writable(args.plot)):
+        raise UsageError("--plot draws frame times (not with --count) into a file in a folder that exists")
     before = time.perf_counter()
     moshi = _model(args)
     report: Report = {"model": moshi.located.label, "kv_bits": args.kv_bits, "context": args.context}
@@ -63,11 +65,11 @@ def run(args: argparse.Namespace) -> int:
     else:
         report["load_s"] = time.perf_counter() - before
         _measure(args, moshi, report)
-        if args.plot is not None:
-            from .bench_plot import drawing
-
-            args.plot.write_text(drawing(report["model"], report["times_ms"]), encoding="utf-8")
     print(json.dumps(report) if args.json else "\n".join(_lines(report)))
+    if args.plot is not None:
+        from .bench_plot import drawing
+
+        args.plot.write_text(drawing(report["model"], report["times_ms"]), encoding="utf-8")
     return 0
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib.util
 import os
 import signal
 import sys
@@ -21,8 +20,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .chat_options import cancels, check, device_of
 from .endings import Endings
-from .options import UsageError, add_model, add_sampling
+from .options import add_model, add_sampling
 
 if TYPE_CHECKING:
     from ..realtime.device import Device
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 DEMONSTRATION = "A scripted demonstration that knows a few dozen questions"
 REFRESH = 0.1  # seconds between two pictures
 END_TIME = 1.0  # seconds the engine has to end: Ctrl-C takes under 2 in all
-FILE_TAIL = 4.0  # seconds of silence after a file, in which Moshi answers
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -70,8 +69,8 @@ def run(args: argparse.Namespace) -> int:
         from .plain import Plain
         from .terminal import wants_screen
 
-        _check(args)
-        device = _device(args)
+        check(args)
+        device = device_of(args)
         located = locate(args.model, offline=args.offline)  # a download shows its own line, before the screen
         live = _live(args, device)
         live.banner = _banner() if located.embedded else ""
@@ -89,54 +88,11 @@ def run(args: argparse.Namespace) -> int:
         finally:
             stopped = live.end(END_TIME)
             live.finish(lambda: endings.asked > 0, lambda text: print(text, file=sys.stderr, flush=True))
-            if args.stats is not None:
-                args.stats.write_text(live.talk.json_lines(), encoding="utf-8")
+            _keep_numbers(args.stats, live)
         if plain is not None:
             with contextlib.suppress(BrokenPipeError):
                 plain.lines(live.transcript)
         return _leave(live, endings, stopped)
-
-
-def _check(args: argparse.Namespace) -> None:
-    """Refuses what cannot work before anything is loaded."""
-    if args.device is not None and not args.device.startswith("file:"):
-        raise UsageError("--device takes file:IN.wav,OUT.wav; a sound device is named with --input and --output")
-    if args.device is not None and (args.input or args.output):
-        raise UsageError("--device replaces the sound devices; leave --input and --output out")
-    if args.echo == "cancel" and not _cancels():
-        raise UsageError("--echo cancel needs livekit: pip install 'moshi-live[echo]', or use --echo duck")
-    if args.record is not None and args.record.exists() and (not args.record.is_dir() or any(args.record.iterdir())):
-        raise UsageError(f"{args.record} is there already; name a new folder for --record")
-    if args.stats is not None and (args.stats.is_dir() or not args.stats.absolute().parent.is_dir()):
-        raise UsageError(f"{args.stats} cannot be written; name a file in a folder that exists for --stats")
-    if args.latency not in ("low", "high") and not (args.latency.isdecimal() and 1 <= int(args.latency) <= 1000):
-        raise UsageError("--latency takes low, high, or 1 to 1000 milliseconds")
-
-
-def _cancels() -> bool:
-    """Whether the echo canceller is installed."""
-    with contextlib.suppress(ModuleNotFoundError):
-        return importlib.util.find_spec("livekit.rtc") is not None
-    return False
-
-
-def _device(args: argparse.Namespace) -> Device:
-    """The sound devices, or the files, that the options ask for."""
-    from ..realtime import AudioDevice, FileDevice, list_devices
-    from ..realtime.device import choose_device
-    from .devices import available
-    from .settings import read_settings, settings_file
-
-    if args.device is not None:
-        source, comma, target = args.device.removeprefix("file:").rpartition(",")
-        return FileDevice(source if comma else target, target if comma else None, realtime=True, tail=FILE_TAIL)
-    devices = list_devices()
-    wanted = available(devices, read_settings(settings_file()))
-    for kind in wanted:
-        wanted[kind] = getattr(args, kind) or wanted[kind]
-        choose_device(devices, wanted[kind], kind)  # a wrong name is told before the model is loaded
-    latency = args.latency if args.latency in ("low", "high") else int(args.latency) / 1000
-    return AudioDevice(wanted["input"], wanted["output"], latency)
 
 
 def _live(args: argparse.Namespace, device: Device) -> Live:
@@ -145,12 +101,12 @@ def _live(args: argparse.Namespace, device: Device) -> Live:
     from .origin import session_info
     from .stepper import SessionFactory, facts_of, memory
 
-    hears, cancels = args.device is None, _cancels()
+    hears, installed = args.device is None, cancels()
     factory = SessionFactory(args, kv_bits=args.kv_bits)
     live = Live(
         device,
         factory,
-        echo=lambda output: choose_echo(args.echo, output if hears else "", cancels),
+        echo=lambda output: choose_echo(args.echo, output if hears else "", installed),
         live=hears,
         folder=args.record,
         measure=memory,
@@ -220,6 +176,17 @@ def _suspend(live: Live, endings: Endings, keys: Keyboard | None, painter: Paint
         if side is not None:
             side.enter()
     live.talk.pause(paused)
+
+
+def _keep_numbers(path: Path | None, live: Live) -> None:
+    """Writes --stats; a disk that is full by now must not cost the summary."""
+    if path is None:
+        return
+    try:
+        path.write_text(live.talk.json_lines(), encoding="utf-8")
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            print(f"moshi-mlx: {path} cannot be written: {error.strerror}", file=sys.stderr)
 
 
 def _leave(live: Live, endings: Endings, stopped: bool) -> int:

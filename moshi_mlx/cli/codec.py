@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..frame import FRAME_RATE, MoshiError, Pcm
-from .options import UsageError, add_model
+from .options import UsageError, add_model, writable
 
 if TYPE_CHECKING:
     from ..models.mimi import Mimi, MimiState
@@ -66,9 +66,9 @@ def _encode(args: argparse.Namespace) -> dict[str, Any]:
     from .sound import frames
 
     source = frames(args.input)
-    mimi = _load(args, args.codebooks)
-    clock, state, bits = _Clock(mimi), mimi.make_state(), _bits(mimi)
     with _written(args.output) as part, part.open("wb") as file:
+        mimi = _load(args, args.codebooks)
+        clock, state, bits = _Clock(mimi), mimi.make_state(), _bits(mimi)
         file.write(header(bits, mimi.config.codebooks, _identity(mimi)))
         for pcm in _pieces(source):
             file.write(pack(clock.encode(pcm, state), bits))
@@ -187,13 +187,13 @@ def _shown(items: Iterable[T], total: int | None) -> Iterator[T]:
 @contextlib.contextmanager
 def _written(path: Path) -> Iterator[Path]:
     """A place beside `path` to write to, renamed to it when the block ends well."""
-    if path.is_dir() or not path.parent.is_dir():
-        raise MoshiError(f"{path} cannot be written; name a file in a folder that exists")
+    if not writable(path):
+        raise MoshiError(f"{path} cannot be written; name a file in a folder that exists and is yours")
     part = path.with_name(f".{path.name}.part")
     try:
         yield part
         part.replace(path)
     except OSError as error:
-        raise MoshiError(f"{path} cannot be written: {error.strerror}; is the disk full?") from None
+        raise MoshiError(f"{path} cannot be written: {error.strerror}; choose another place") from None
     finally:
         part.unlink(missing_ok=True)

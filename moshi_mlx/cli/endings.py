@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Sequence
 from types import FrameType
 from typing import Any
 
-ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+ALL = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGTSTP)
+QUIET = (signal.SIGTERM, signal.SIGHUP)  # those that Python would let end the process without a word to anybody
 
 
 class Endings:
     """While entered, what would end the process sets `asked` to the signal's number and, while `at_once`, raises
-    KeyboardInterrupt; without that, all can be closed in order. Ctrl-Z sets `suspended`.
+    KeyboardInterrupt; without that, all can be closed in order. Ctrl-Z sets `suspended`. What is ignored stays so
+    (nohup).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, signals: Sequence[signal.Signals] = ALL) -> None:
         self.asked = 0
         self.at_once = True
         self.suspended = False
+        self._signals = signals
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Endings:
-        for number in (*ENDING, signal.SIGTSTP):
-            self._before[number] = signal.signal(number, self._ask)
+        for number in self._signals:
+            if signal.getsignal(number) != signal.SIG_IGN:
+                self._before[number] = signal.signal(number, self._ask)
         return self
 
     def __exit__(self, *_: object) -> None:

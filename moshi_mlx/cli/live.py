@@ -68,6 +68,7 @@ class Live:
         self._views = 0
         self._numbers: Statistics | None = None
         self._notice, self._told = "", 0  # told: the view at which the notice came
+        self._heeded = ""  # the engine's notice that was told last
 
     # the engine's thread
 
@@ -136,6 +137,10 @@ class Live:
         self._views += 1
         if self._views - self._told > NOTICE_VIEWS:
             self._notice = ""
+        if now.notice != self._heeded:  # the engine's stands until the next one; what is over is told for a while only
+            self._heeded = now.notice
+            self._tell(now.notice)
+        lasting = now.notice if now.state == "reopening" else ""
         failure = self._recorder.failure if self._recorder else None
         return View(
             now=now,
@@ -148,7 +153,7 @@ class Live:
             echo_reason=self._echo(now.output_name)[1] if now.output_name else "",
             recording=self._recorder is not None and failure is None,
             advice=advice(now, self._live, platform, environ),
-            notice=self._notice or failure or now.notice,
+            notice=self._notice or failure or lasting,
             stages=self._stages,
             help=self._help,
         )
@@ -206,7 +211,7 @@ class Live:
             f"{now.dropped_ms:.0f} ms of you dropped, {now.skipped_ms:.0f} ms of Moshi skipped",
         ]
         if self.facts:
-            lines.append(f"model {self.facts.label}, seed {self.facts.seed}")
+            lines.append(f"model: {self.facts.label}, seed {self.facts.seed}")
         if self._recorder is not None:
             lines.append(self._recorder.failure or f"recorded in {self._folder}{self._unfinished}")
         return lines

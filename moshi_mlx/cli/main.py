@@ -2,7 +2,7 @@
 
 A command is a module of this package with `add_arguments(parser)` and `run(args) -> int`; its docstring is its help. It
 is imported only when called, and imports what is heavy inside `run`, so that every `--help` answers in under a second.
-Exit status: 0 done, 1 failed, 2 wrong use, 130 interrupted.
+Exit status: 0 done, 1 failed, 2 wrong use, 128 + n ended by signal n (130: Ctrl-C).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import NoReturn
 
 from .. import __version__
 from ..frame import MoshiError
+from .endings import QUIET, Endings
 from .options import UsageError
 
 COMMANDS = {
@@ -71,6 +72,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; gives the exit status."""
     words = list(sys.argv[1:] if argv is None else argv)
     warnings.showwarning = _show_warning
+    if not words:
+        build_parser().print_help(sys.stderr)
+        return 2
     args = build_parser().parse_args(words[:1])
     try:
         return run_command(args.command, words[1:])
@@ -82,17 +86,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (MoshiError, OSError) as error:
         if "--debug" in words:
             raise
-        print(f"moshi-mlx: {' '.join(str(error).split())}", file=sys.stderr)
+        said = str(error)
+        if isinstance(error, OSError) and error.filename is not None:
+            said = f"{error.filename}: {error.strerror}"
+        print(f"moshi-mlx: {' '.join(said.split())}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
 
 
 def entry() -> NoReturn:
-    """`moshi-mlx` as a process of its own, which ends at once when all is done and written.
+    """`moshi-mlx` as a process of its own, which ends at once when all is done and written. Told to end, or left by its
+    terminal, it tidies up as after Ctrl-C: no half of a file stays.
 
     MLX and the sound libraries release what belongs to their threads a moment after Python has joined these; an
     interpreter that is being taken down meanwhile aborts.
     """
-    status = main()
+    with Endings(QUIET) as endings:
+        status = main()
+    status = 128 + endings.asked if endings.asked else status
     try:
         sys.stdout.flush()
         sys.stderr.flush()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from ..frame import MoshiError
 
@@ -35,12 +37,27 @@ def add_sampling(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--repetition-penalty", type=float, metavar="P", help="1 is off (default 1)")
 
 
+def writable(path: Path) -> bool:
+    """Whether a file of this name can be written: it, or the folder it would be in. It is not made."""
+    place = path if path.exists() else path.absolute().parent
+    return not path.is_dir() and (path.exists() or place.is_dir()) and os.access(place, os.W_OK)
+
+
 class UsageError(MoshiError):
     """Wrong use that only shows while running: exit status 2."""
 
 
+def check_hears(moshi: Moshi) -> None:
+    """Refuses a model that makes all streams itself: it would talk, and never hear the user."""
+    if not moshi.config.lm.user_q:
+        raise MoshiError(
+            f"{moshi.located.label} has no stream for the user (as PersonaPlex and text-to-speech models): it cannot "
+            "converse here; take a Moshi, `moshi-mlx models list`"
+        )
+
+
 def announce(moshi: Moshi, command: str) -> None:
-    """Says on stderr which model runs, and how to get a real one where it is the embedded demonstration."""
+    """Says on stderr how to get a real model where it is the embedded demonstration that runs."""
     if moshi.located.embedded:
         print(
             "This is the embedded model, a scripted demonstration that knows a few questions. The real one: "
@@ -49,11 +66,31 @@ def announce(moshi: Moshi, command: str) -> None:
         )
 
 
+def check_sampling(args: argparse.Namespace) -> None:
+    """Refuses what no model takes, before one is loaded."""
+    from ..models.sampling import Sampling
+
+    check_seed(args.seed)
+    try:
+        Sampling(**_given(args))
+    except MoshiError as error:
+        raise UsageError(str(error)) from None
+
+
+def check_seed(seed: int | None) -> None:
+    """Refuses a number that is no seed."""
+    if seed is not None and not 0 <= seed < 1 << 64:
+        raise UsageError(f"--seed takes a whole number from 0 to 2⁶⁴ − 1, not {seed}")
+
+
 def sampling_from(args: argparse.Namespace, wishes: Mapping[str, float]) -> Sampling:
     """The Sampling that the options ask for; what was not given is as the model's file wishes, else the default."""
     from ..models.sampling import Sampling
 
-    names = ("text_temperature", "audio_temperature", "text_top_k", "audio_top_k", "repetition_penalty")
-    given = {name: value for name in names if (value := getattr(args, name)) is not None}
     whole = {name: int(value) if name.endswith("top_k") else value for name, value in wishes.items()}
-    return Sampling(**{**whole, **given})
+    return Sampling(**{**whole, **_given(args)})
+
+
+def _given(args: argparse.Namespace) -> dict[str, Any]:
+    names = ("text_temperature", "audio_temperature", "text_top_k", "audio_top_k", "repetition_penalty")
+    return {name: value for name in names if (value := getattr(args, name)) is not None}

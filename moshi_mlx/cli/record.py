@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..frame import FRAME_RATE, MoshiError, Pcm
-from .options import UsageError, add_model, add_sampling, announce, sampling_from
+from .options import UsageError, add_model, add_sampling, announce, check_hears, check_sampling, sampling_from
 
 if TYPE_CHECKING:
     from ..recording.finish import Understood
@@ -60,6 +60,7 @@ def run(args: argparse.Namespace) -> int:
         return _finish(args.folder, args.title)
     if args.folder.exists() and (not args.folder.is_dir() or any(args.folder.iterdir())):
         raise UsageError(f"{args.folder} is there already; name a new folder")
+    check_sampling(args)
     return _live(args) if args.live else _takes(args)
 
 
@@ -96,6 +97,7 @@ def _takes(args: argparse.Namespace) -> int:
     from .origin import session_info
 
     moshi = load(args.model, offline=args.offline)
+    check_hears(moshi)
     announce(moshi, "record")
     session = Session(moshi, args.seed, sampling_from(args, moshi.config.sampling))
     info = session_info(session, args.model, live=False, title=args.title or args.folder.absolute().name)

@@ -51,12 +51,20 @@ class Replayed:
     user: list[Codes] = field(default_factory=list)
 
     def outcome(self, recorded: CodesRead) -> dict[str, Any]:
-        """How it differs from what was recorded."""
-        frames = len(self.tokens)
-        spoken = np.array([codes is not None for codes in self.codes], bool)
-        codes = np.array([np.zeros(recorded.layout.moshi, np.int32) if c is None else c for c in self.codes])
+        """How it differs from what was recorded. A model with other codebooks speaks and hears in other codes
+        throughout; none of the user's can be compared then.
+        """
+        frames, layout = len(self.tokens), recorded.layout
         text = np.array(self.tokens) != recorded.text_tokens[:frames]
-        sound = (codes != recorded.moshi[:frames]).any(axis=1) | (spoken != recorded.spoken[:frames])
+        alike = {len(codes) for codes in self.codes if codes is not None} <= {layout.moshi}
+        alike &= {len(codes) for codes in self.user} <= {layout.user}
+        sound = np.ones(frames, bool)
+        heard: int | None = None
+        if alike:
+            spoken = np.array([codes is not None for codes in self.codes], bool)
+            codes = np.array([np.zeros(layout.moshi, np.int32) if c is None else c for c in self.codes])
+            sound = (codes != recorded.moshi[:frames]).any(axis=1) | (spoken != recorded.spoken[:frames])
+            heard = int((np.array(self.user) != recorded.user[:frames]).sum())
         differ = np.flatnonzero(text | sound)
         return {
             "frames": frames,
@@ -64,8 +72,8 @@ class Replayed:
             "first_difference": int(differ[0]) if len(differ) else None,
             "text_tokens_differ": int(text.sum()),
             "frames_of_codes_differ": int(sound.sum()),
-            "user_codes_differ": int((np.array(self.user) != recorded.user[:frames]).sum()),
-            "user_codes": frames * recorded.layout.user,
+            "user_codes_differ": heard,
+            "user_codes": frames * layout.user,
         }
 
 
@@ -206,7 +214,9 @@ def _show(as_json: bool, outcome: dict[str, Any], was: Understood, now: Understo
 def _sentence(outcome: dict[str, Any]) -> str:
     frames = outcome["frames"]
     heard = ""
-    if outcome["from_wav"]:
+    if outcome["user_codes_differ"] is None:
+        heard = "This model has other codebooks. "
+    elif outcome["from_wav"]:
         share = outcome["user_codes_differ"] / outcome["user_codes"]
         heard = f"Encoded again, {outcome['user_codes_differ']} of the user's codes differ ({share:.2%}). "
     if outcome["identical"]:

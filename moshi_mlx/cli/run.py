@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..frame import FRAME, FRAME_MS, FRAME_RATE, Pcm
-from .options import UsageError, add_model, add_sampling, announce, sampling_from
+from .options import UsageError, add_model, add_sampling, announce, check_hears, check_sampling, sampling_from
 
 if TYPE_CHECKING:
     from ..session import Session
@@ -47,9 +47,10 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("--tail takes 0 to 3600 seconds")
     if args.mono and args.output is None:
         raise UsageError("--mono says how to write OUT; add -o OUT.wav")
+    check_sampling(args)
+    source = frames(args.input)
     if args.output is not None and args.output.exists() and args.output.samefile(args.input):
         raise UsageError("IN and OUT are the same file; give OUT another name")
-    source = frames(args.input)
     with contextlib.ExitStack() as stack:
         writer = None
         if args.output is not None:
@@ -72,6 +73,7 @@ def _session(args: argparse.Namespace) -> Session:
     from ..session import Session
 
     moshi = load(args.model, offline=args.offline)
+    check_hears(moshi)
     announce(moshi, "run")
     session = Session(moshi, args.seed, sampling_from(args, moshi.config.sampling))
     if args.seed is None:

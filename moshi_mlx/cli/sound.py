@@ -11,7 +11,6 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 import numpy as np
 import soundfile
@@ -19,6 +18,7 @@ import soxr
 from numpy.typing import NDArray
 
 from ..frame import FRAME, FRAME_MS, RATE, MoshiError, Pcm
+from ..realtime.files import open_sound
 
 RATES = (2_000, 768_000)  # Hz, lowest and highest that are believed
 BLOCK = 0.5  # seconds read at a time
@@ -33,7 +33,7 @@ class Frames:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self._file = _open(self.path)
+        self._file = open_sound(self.path)
         self.rate, self.channels = int(self._file.samplerate), int(self._file.channels)
         seconds = self._file.frames / self.rate
         try:
@@ -46,9 +46,13 @@ class Frames:
                     f"{path} lasts {1000 * seconds:.0f} ms; at least one frame, {FRAME_MS:.0f} ms, is needed"
                 )
         except MoshiError:
-            self._file.close()
+            self.close()
             raise
         self.total = math.ceil(round(seconds * RATE, 3) / FRAME) if seconds < LONGEST else None
+
+    def close(self) -> None:
+        """Closes the file of which no more is wanted; iterating to the end does so too."""
+        self._file.close()
 
     def __iter__(self) -> Iterator[Pcm]:
         waiting = np.zeros(0, np.float32)
@@ -95,17 +99,6 @@ class Frames:
 def frames(path: str | Path) -> Frames:
     """Opens a sound file to be read frame by frame; MoshiError if it cannot be."""
     return Frames(path)
-
-
-def _open(path: Path) -> Any:
-    try:
-        with path.open("rb"):  # libsndfile calls everything "System error"
-            pass
-        return soundfile.SoundFile(path)
-    except OSError as error:
-        raise MoshiError(f"{path} cannot be read: {error.strerror}; name a sound file") from None
-    except (soundfile.SoundFileError, TypeError):
-        raise MoshiError(f"{path} is not a sound file that can be read; convert it to WAV, FLAC, Ogg or MP3") from None
 
 
 class Writer:

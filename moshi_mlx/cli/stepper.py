@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from ..frame import MoshiError
-from .options import sampling_from
+from .options import check_hears, sampling_from
 
 if TYPE_CHECKING:
     from ..checkpoints.load import Moshi
@@ -68,6 +68,7 @@ class SessionFactory:
             raise MoshiError(problem)
         args = self._args
         moshi = _load(args.model, args.offline, progress)
+        check_hears(moshi)
         progress("warm up", 0.0)
         session = Session(moshi, args.seed, sampling_from(args, moshi.config.sampling), self._kv_bits)
         limit_memory(nbytes([moshi.lm.parameters(), moshi.mimi.parameters(), leaves(session.state)]))

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ..frame import MoshiError
-from .options import UsageError, add_model
+from .options import UsageError, add_model, check_seed
 
 if TYPE_CHECKING:
     from ..checkpoints.helium import Helium
@@ -37,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if args.temperature < 0 or args.top_k < 0 or not 0 < args.top_p <= 1 or args.max_tokens < 1:
         raise UsageError("temperature and top-k are 0 or more, top-p is above 0 and at most 1, max-tokens 1 or more")
+    check_seed(args.seed)
     if args.prompt in (None, "-") and sys.stdin.isatty():
         raise UsageError('what shall it go on from? moshi-mlx text "Once upon a time"')
     prompt = sys.stdin.read() if args.prompt in (None, "-") else args.prompt

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from operator import index
+from typing import SupportsIndex
 
 import mlx.core as mx
 
@@ -10,6 +12,8 @@ from ..frame import MoshiError
 
 BLOCK = 64  # the largest values of a long row are looked for in its best blocks only
 FIRST_WORD = 4  # text tokens below are padding and control: never penalised
+MOST = 1 << 20  # top-k, frames of repetition_context: more than any model has, or any text needs
+SEEDS = 1 << 64
 
 
 @dataclass(frozen=True)
@@ -25,10 +29,19 @@ class Sampling:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            value = getattr(self, field.name)
+            value, whole = getattr(self, field.name), isinstance(field.default, int)
             least = 0 if field.name.endswith("temperature") else 1
-            if not (isinstance(value, int | float) and least <= value < float("inf")):
-                raise MoshiError(f"{field.name} must be a number of at least {least}, not {value!r}")
+            right = isinstance(value, int) or (isinstance(value, float) and not whole)
+            if isinstance(value, bool) or not (right and least <= value < (MOST if whole else float("inf"))):
+                what = f"a whole number below {MOST}" if whole else "a number"
+                raise MoshiError(f"{field.name} must be {what} and at least {least}, not {value!r}")
+
+
+def seed_of(seed: SupportsIndex) -> int:
+    """A seed as a plain number (NumPy's would not go into a file); MoshiError for what is none."""
+    if hasattr(seed, "__index__") and not isinstance(seed, bool) and 0 <= (value := index(seed)) < SEEDS:
+        return value
+    raise MoshiError(f"seed must be a whole number of at least 0 and below 2⁶⁴, not {seed!r}")
 
 
 def kth_largest(logits: mx.array, k: int) -> mx.array:

@@ -97,8 +97,7 @@ class Conversation:
     def statistics(self) -> Statistics:
         """A snapshot of everything that is measured, from any thread."""
         engine, device, wishes = self._engine, self._device, self._wishes
-        meter, loop = engine.meter, engine.loop
-        counts = meter.past + loop.counts() if loop else meter.past
+        meter, loop, counts = engine.meter, engine.loop, engine.counts()
         p50, p95, p99 = meter.percentiles()
         frames = max(1, meter.frames)
         return Statistics(

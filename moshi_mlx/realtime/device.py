@@ -139,9 +139,12 @@ class AudioDevice:
         self._wanted = {"input": input, "output": output}
         self._latency = latency
         self._streams: list[Any] = []
+        self._closing: threading.Thread | None = None
         self._opened = False
 
     def open(self) -> None:
+        if self._closing is not None and self._closing.is_alive():  # PortAudio must not be restarted under a stream
+            raise MoshiError(f"{self.input_name} and {self.output_name} do not close yet; unplug one if that goes on")
         devices = list_devices(refresh=self._opened)
         self._input, self._output = self._choose(devices, "input"), self._choose(devices, "output")
         self.input_name, self.output_name = self._input.name, self._output.name
@@ -177,10 +180,11 @@ class AudioDevice:
 
     def close(self, timeout: float) -> bool:
         streams, self._streams = self._streams, []
-        thread = threading.Thread(target=_close, args=(streams,), daemon=True)
-        thread.start()
-        thread.join(timeout)
-        return not thread.is_alive()
+        if self._closing is None or not self._closing.is_alive():
+            self._closing = threading.Thread(target=_close, args=(streams,), daemon=True)
+            self._closing.start()
+        self._closing.join(timeout)
+        return not self._closing.is_alive()
 
     def now(self) -> float:
         return time.monotonic()

@@ -59,7 +59,9 @@ class Engine:
         self._echo = make_echo(self.echo_mode)
         self.wishes = Wishes()
         self.meter = Meter()
-        self.loop: Loop | None = None
+        # The counters of the devices closed before, and the loop of the one that is open: one value, so that a reader
+        # on another thread never counts a device twice, or not at all.
+        self.opened: tuple[Counts, Loop | None] = (Counts(), None)
         self.state, self.stage = "new", ""
         self.stage_done: float | None = None
         self.error: BaseException | None = None
@@ -79,8 +81,7 @@ class Engine:
             self.error, self.state = error, "failed"
             self.meter.event("failed", self.seconds(), self.reason())
         finally:
-            if not self._device.close(_CLOSE):
-                self.notice = "the audio device did not close in time"
+            self._close()
 
     def _talk(self, stepper: Stepper) -> None:
         self._report("audio", None)
@@ -124,6 +125,14 @@ class Engine:
         if self.meter.frames % _COLLECT == 0:
             gc.collect(2 if self.meter.frames % (10 * _COLLECT) == 0 else 0)
 
+    def _close(self) -> None:
+        """The end of the device; what fails in it is the conversation's failure, unless that has one already."""
+        try:
+            if not self._device.close(_CLOSE):
+                self.notice = "the audio device did not close in time"
+        except Exception as error:
+            self.error, self.state = self.error or error, "failed"
+
     def _open(self, stepper: Stepper) -> Loop:
         self._device.open()
         if self._choose_echo is not None:
@@ -136,7 +145,7 @@ class Engine:
         self.meter.epoch = now if self.meter.epoch is None else self.meter.epoch
         self._watchdog = Watchdog(loop, now)
         self._noted = Counts()
-        self.loop = loop
+        self.opened = self.opened[0], loop
         return loop
 
     def _reopen(self, stepper: Stepper) -> Loop:
@@ -145,25 +154,41 @@ class Engine:
         self.meter.event("reopen", self.seconds())
         if self.loop is not None:
             self._device.close(_CLOSE)
-            self.meter.past, self.loop = self.meter.past + self.loop.counts(), None
+            self.opened = self.counts(), None
         while True:
-            if self.wishes.stop:
-                raise _Stopped
             try:
                 loop = self._open(stepper)
             except MoshiError as error:
                 self.notice = str(error)
-                self._device.wait(Signal(), _RETRY)
+                self._rest(_RETRY)
             else:
                 self.notice = self._device.notice or f"reopened {self._device.input_name}, {self._device.output_name}"
                 self.meter.reopened += 1
                 self.meter.event("reopened", self.seconds(), f"{self._device.input_name}, {self._device.output_name}")
                 return loop
 
+    def _rest(self, seconds: float) -> None:
+        """Waits, but not on when it is to stop."""
+        end = self._device.now() + seconds
+        while (left := end - self._device.now()) > 0:
+            if self.wishes.stop:
+                raise _Stopped
+            self._device.wait(Signal(), min(_TICK, left))
+
     def _report(self, stage: str, done: float | None) -> None:
         if self.wishes.stop:
             raise _Stopped
         self.stage, self.stage_done = stage, done
+
+    @property
+    def loop(self) -> Loop | None:
+        """That of the open device."""
+        return self.opened[1]
+
+    def counts(self) -> Counts:
+        """The counters of the whole conversation."""
+        past, loop = self.opened
+        return past + loop.counts() if loop is not None else past
 
     def seconds(self) -> float:
         """Since the audio was first opened."""
@@ -177,15 +202,20 @@ class Engine:
 
 
 class Watchdog:
-    """Tells from the heartbeat of both callbacks whether a stream has died."""
+    """Tells from the heartbeat of both callbacks whether a stream has died. It must be asked every few ticks."""
 
     def __init__(self, loop: Loop, now: float) -> None:
         self._sides: tuple[Capture | JitterBuffer, ...] = (loop.capture, loop.playback)
         self._seen = [0, 0]
         self._beat = [now, now]
+        self._asked = now
 
     def dead(self, now: float) -> bool:
-        """Whether a side has not called back for too long."""
+        """Whether a side has not called back for too long. Where nobody asked for as long, the whole process stood
+        (Ctrl-Z, a closed lid), the callbacks with it: they get their time anew."""
+        if now - self._asked > _DEAD:
+            self._beat = [now, now]
+        self._asked = now
         for index, side in enumerate(self._sides):
             if side.callbacks != self._seen[index]:
                 self._seen[index], self._beat[index] = side.callbacks, now

@@ -48,7 +48,7 @@ class Loop:
         self._stepping = False
         self._dropped = 0
         self._overruns = 0
-        self._paired = False  # the pairing started after both streams had
+        self._paired = False  # the pairing started after both streams had, and after a pause
         self._pairing = Pairing()
         self._played = Resampler(device.output_rate, RATE)
         if echo is not None:
@@ -101,7 +101,10 @@ class Loop:
         return Exchange(reply, user, seconds, step_ms, self.lag_ms(), 1_000 * lost / RATE)
 
     def pause(self, on: bool) -> None:
-        """Stops and starts the clocks of both sides."""
+        """Stops and starts the clocks of both sides. Afterwards the echo is paired anew: the two stop and start at
+        moments of their own, and the reference goes on in between."""
+        if self.capture.paused and not on:
+            self._paired = False
         self.capture.paused = self.playback.paused = on
 
     def flush(self) -> None:

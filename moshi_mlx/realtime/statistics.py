@@ -134,7 +134,6 @@ class Meter:
         self.epoch: float | None = None  # when the audio was first opened, on the device's clock
         self.input_level = self.output_level = FLOOR_DB
         self.input_zero_s = 0.0
-        self.past = Counts()  # of the devices closed before
         self.events: deque[dict[str, Any]] = deque(maxlen=_EVENTS)
         self._steps = np.zeros(_WINDOW, np.float32)  # ms, a ring
 

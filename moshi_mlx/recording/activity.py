@@ -63,6 +63,8 @@ def measure_levels(paths: Sequence[Path]) -> Levels:
     samples = rate = 0
     for path in paths:
         try:
+            with path.open("rb"):  # libsndfile calls everything "System error"
+                pass
             with soundfile.SoundFile(path) as file:
                 if file.channels != 2:
                     raise MoshiError(
@@ -83,8 +85,10 @@ def measure_levels(paths: Sequence[Path]) -> Levels:
                     cut = np.nan_to_num(whole, nan=0.0, posinf=0.0, neginf=0.0).reshape(-1, length, 2)
                     levels.append(20 * np.log10(np.maximum(cut.std(axis=1), 10 ** (SILENCE_DB / 20))))
                     peaks.append(np.abs(cut).max(axis=1))
-        except (soundfile.LibsndfileError, OSError) as error:
-            raise MoshiError(f"{path} cannot be read as sound: {error}") from None
+        except OSError as error:
+            raise MoshiError(f"{path} cannot be read: {error.strerror}; name a stereo recording") from None
+        except soundfile.LibsndfileError as error:
+            raise MoshiError(f"{path} cannot be read as sound: {error}; convert it to WAV") from None
     if not samples:
         raise MoshiError(f"{paths[0] if paths else 'the recording'} holds no sound")
     return Levels(np.concatenate(levels), np.minimum(np.concatenate(peaks), 1), block, samples / rate)

@@ -177,7 +177,7 @@ def _about(recording: Recording, levels: Levels) -> Iterator[str]:
     yield f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
     if info.created:
         yield info.created[:10]
-    yield f"model {Path(info.model).name or info.model}"
+    yield f"model: {Path(info.model).name or info.model}"
     yield "live, from a microphone" if info.live else "recorded voices, the model answers frame by frame"
 
 

@@ -60,6 +60,8 @@ class Recorder:
                 raise MoshiError(f"{folder} is not empty: name a new folder for the recording")
         except (FileExistsError, NotADirectoryError):
             raise MoshiError(f"{folder} is a file: name a folder for the recording") from None
+        except OSError as error:
+            raise MoshiError(f"{folder} cannot be made: {error.strerror}; name a folder where you may write") from None
         self.folder = folder
         self.failure: str | None = None
         self._live = live

@@ -1,0 +1,96 @@
+"""`moshi-mlx chat`, ended at any moment and by anything: the terminal is restored, the files are whole."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sys
+import time
+import wave
+from pathlib import Path
+
+import pytest
+import soundfile
+from terminal_kit import CHAT, QUESTION, Terminal
+
+from moshi_mlx.frame import RATE
+from moshi_mlx.recording.finish import finish
+from moshi_mlx.recording.folder import open_recording
+
+MOMENTS = int(os.environ.get("MOSHI_SIGINT_MOMENTS", "2"))  # 20 by command
+
+
+def test_other_signals_restore_the_terminal_too() -> None:
+    """A killed chat left a terminal without echo."""
+    with Terminal([*CHAT, "--device", f"file:{QUESTION}"]) as terminal:
+        terminal.wait_for("● live")
+        terminal.process.send_signal(signal.SIGTERM)
+        assert terminal.end(5.0) == 128 + signal.SIGTERM
+        assert terminal.restored()
+
+
+def test_a_load_that_hangs_does_not_hold_up_the_end() -> None:
+    """Ctrl-C waited for the 15 GB that a thread was reading, or the process crashed while it was taken down under
+    it.
+    """
+    script = (
+        "import sys, time; from moshi_mlx.cli import main, stepper\n"
+        "stepper.SessionFactory.__call__ = lambda self, progress: (progress('slow load', 0.4), time.sleep(60))\n"
+        f"sys.argv = ['moshi-mlx', 'chat', '--device', 'file:{QUESTION}']; main.entry()\n"
+    )
+    with Terminal([sys.executable, "-c", script]) as terminal:
+        terminal.wait_for("slow load")
+        terminal.press("\x03")
+        assert terminal.end(5.0) == 130
+        assert terminal.restored()
+
+
+def whole(folder: Path) -> bool:
+    """A hurried end on a busy machine may leave the pages to `record --finish`, but nothing that they are made of."""
+    recording = open_recording(folder)
+    if not recording.frames:
+        return True
+    if not recording.info.finished:
+        finish(folder)
+    return open_recording(folder).info.finished and (folder / "player.html").is_file()
+
+
+def test_a_closed_window_ends_the_chat_with_its_files(tmp_path: Path) -> None:
+    """Without its terminal the chat went on for ever, or died with half a recording."""
+    folder = tmp_path / "rec"
+    words = ["--device", f"file:{QUESTION},{tmp_path}/out.wav", "--record", str(folder)]
+    with Terminal([*CHAT, *words]) as terminal:
+        terminal.wait_for("● live")
+        terminal.read(1.5)  # some frames: a recording without sound has no pages
+        terminal.hang_up()
+        assert terminal.process.wait(10) == 128 + signal.SIGHUP
+    assert open_recording(folder).frames
+    assert whole(folder)
+    assert soundfile.info(tmp_path / "out.wav").samplerate == RATE
+
+
+@pytest.mark.parametrize("moment", range(MOMENTS))
+def test_interrupted_at_any_moment(moment: int, tmp_path: Path) -> None:
+    """Ctrl-C hung, took seconds, left a broken terminal or files that do not open (20 moments:
+    MOSHI_SIGINT_MOMENTS=20).
+    """
+    wait = random.Random(moment).uniform(0.3, 6.0)
+    folder = tmp_path / "rec"
+    words = ["--device", f"file:{QUESTION},{tmp_path}/out.wav", "--record", str(folder)]
+    with Terminal([*CHAT, *words]) as terminal:
+        terminal.read(wait)
+        began = time.monotonic()
+        terminal.press("\x03")
+        status = terminal.end(10.0)
+        took = time.monotonic() - began
+        assert terminal.restored(), terminal.output[-500:]
+        assert status in (0, 130, -signal.SIGINT), (status, terminal.output[-2000:])
+        assert b"Fatal" not in terminal.output
+    print(f"after {wait:.2f} s: status {status}, ended in {took:.2f} s")
+    if status == 0:
+        assert soundfile.info(tmp_path / "out.wav").samplerate == RATE
+        assert whole(folder)
+        for path in folder.glob("*.wav"):
+            with wave.open(str(path)) as file:
+                assert file.getnchannels() == 2
