@@ -19,13 +19,13 @@ def main() -> None:
     parser.add_argument(
         "--checkpoint", type=Path, default=ROOT / "weights" / "tiny", help="folder of the finished model"
     )
-    parser.add_argument("--codec-steps", type=int, default=1500)
-    parser.add_argument("--kept", type=int, default=30, help="shards of 520 windows that the codec learns from")
-    parser.add_argument("--lm-steps", type=int, default=3000)
-    parser.add_argument("--decoder-steps", type=int, default=4000)
-    parser.add_argument("--shards", type=int, default=16, help="scenes are made in shards of 250")
+    parser.add_argument("--codec-steps", type=int, default=2300)
+    parser.add_argument("--kept", type=int, default=34, help="shards of 520 windows that the codec learns from")
+    parser.add_argument("--lm-steps", type=int, help="5900 on a GPU, 3000 smaller ones on a CPU")
+    parser.add_argument("--decoder-steps", type=int, help="70000 on a GPU, 8000 on a CPU")
+    parser.add_argument("--shards", type=int, default=46, help="scenes are made in shards of 250")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--questions", type=int, default=54, help="questions a noise level in the evaluation")
+    parser.add_argument("--questions", type=int, default=81, help="questions a noise level in the evaluation")
     parser.add_argument("--parts", default="", help="parts of the evaluation, with commas between (all)")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
@@ -72,11 +72,11 @@ def run(stage: str, options: argparse.Namespace) -> None:
     elif stage == "lm":
         from . import lm
 
-        lm.train(work, options.lm_steps)
+        lm.train(work, options.lm_steps or (5900 if torch.cuda.is_available() else 3000))
     elif stage == "decoder":
         from . import decoder
 
-        decoder.train(work, options.decoder_steps)
+        decoder.train(work, options.decoder_steps or (70000 if torch.cuda.is_available() else 8000))
     elif stage == "fixture":
         from . import fixture
 

@@ -18,18 +18,18 @@ from moshi.models.lm import LMGen, LMModel
 from moshi.models.lm_utils import _delay_sequence
 from torch import Tensor, nn
 
+from ..reference_form import DELAYS
 from . import tokens
 from .codes import answer_texts, load_encoder, make_own
 from .device import Optimizer, default_device, halves, recorded
 from .scenes import NO_LABEL
-from .shapes import CARD, CODEBOOKS, DELAYS, new_lm
+from .shapes import CARD, CODEBOOKS, new_lm
 
-BATCH = 48
-DEPTH_FRAMES = 1024
+BATCH, DEPTH_FRAMES = (96, 2048) if torch.cuda.is_available() else (16, 384)
 OWN_NOISE, TEXT_NOISE, JITTER = 0.03, 0.01, 0.06
-USER_NOISE = 0.4  # at most: every scene has its own share of wrong user codes
+USER_NOISE = 0.5  # at most: every scene has its own share of wrong user codes
 FINE_NOISE = 0.3  # how often a scene's finer user codebooks, which tell the voice more than the words, mean nothing
-DROPOUT = 0.1
+DROPOUT = 0.2
 PEAK_RATE = 2e-3
 
 

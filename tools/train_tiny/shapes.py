@@ -14,6 +14,7 @@ from moshi.models.lm import LMModel
 from moshi.models.loaders import get_mimi, get_moshi_lm
 from torch import nn
 
+from ..reference_form import mimi_form, moshi_form
 from . import filterbank
 
 torch.backends.cuda.enable_flash_sdp(False)  # despite its name it rules the CPU too, where the plain form is faster
@@ -21,89 +22,36 @@ torch.backends.cuda.enable_flash_sdp(False)  # despite its name it rules the CPU
 FRAME = 1920
 CARD = 256
 CODEBOOKS = 8
-DELAYS = [0, 0, *[1] * 7, 0, *[1] * 7]
 LATENT, CODE_WIDTH = 128, 64
 
-MIMI_CONFIG: dict[str, Any] = {
-    "sample_rate": 24000,
-    "channels": 1,
-    "frame_rate": 12.5,
-    "seanet": {
-        "channels": 1,
-        "dimension": LATENT,
-        "causal": True,
-        "n_filters": 16,
-        "n_residual_layers": 1,
-        "activation": "ELU",
-        "compress": 2,
-        "dilation_base": 2,
-        "disable_norm_outer_blocks": 0,
-        "kernel_size": 7,
-        "residual_kernel_size": 3,
-        "last_kernel_size": 3,
-        "norm": "none",
-        "pad_mode": "constant",
-        "ratios": [8, 6, 5, 4],
-        "true_skip": True,
-    },
-    "transformer": {
-        "d_model": LATENT,
-        "num_heads": 4,
-        "num_layers": 4,
-        "causal": True,
-        "layer_scale": 0.1,
-        "context": 16,
-        "conv_layout": True,
-        "max_period": 10000,
-        "gating": "none",
-        "norm": "layer_norm",
-        "positional_embedding": "rope",
-        "dim_feedforward": 512,
-        "input_dimension": LATENT,
-        "output_dimensions": [LATENT],
-    },
-    "quantizer": {
-        "dimension": CODE_WIDTH,
-        "n_q": CODEBOOKS,
-        "bins": CARD,
-        "input_dimension": LATENT,
-        "output_dimension": LATENT,
-    },
-}
+MIMI_CONFIG: dict[str, Any] = mimi_form(
+    width=LATENT,
+    filters=16,
+    inner=CODE_WIDTH,
+    levels=CODEBOOKS,
+    bins=CARD,
+    num_heads=4,
+    num_layers=4,
+    layer_scale=0.1,
+    context=16,
+    dim_feedforward=512,
+)
 
 
 def lm_config(text_card: int) -> dict[str, Any]:
     """The language model for a vocabulary of this size."""
-    return {
-        "dim": 256,
-        "text_card": text_card,
-        "existing_text_padding_id": 3,
-        "n_q": 16,
-        "dep_q": CODEBOOKS,
-        "card": CARD,
-        "num_heads": 4,
-        "num_layers": 4,
-        "hidden_scale": 4.125,
-        "causal": True,
-        "layer_scale": None,
-        "context": 75,
-        "max_period": 10000,
-        "gating": "silu",
-        "norm": "rms_norm_f32",
-        "positional_embedding": "rope",
-        "depformer_dim": 96,
-        "depformer_dim_feedforward": 192,
-        "depformer_num_heads": 3,
-        "depformer_num_layers": 2,
-        "depformer_layer_scale": None,
-        "depformer_multi_linear": True,
-        "depformer_context": 8,
-        "depformer_max_period": 10000,
-        "depformer_gating": "silu",
-        "depformer_pos_emb": "none",
-        "depformer_weights_per_step": True,
-        "delays": DELAYS,
-    }
+    return moshi_form(
+        dim=256,
+        text_card=text_card,
+        card=CARD,
+        num_heads=4,
+        num_layers=4,
+        context=75,
+        depformer_dim=96,
+        depformer_dim_feedforward=192,
+        depformer_num_heads=3,
+        depformer_num_layers=2,
+    )
 
 
 def new_mimi() -> MimiModel:
