@@ -12,18 +12,20 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from quantization_kit import BASE, HIBIKI, make_source, random_lm
+from mlx.utils import tree_flatten
+from quantization_kit import BASE, HIBIKI, make, make_source, random_lm
 
 import moshi_mlx
 from moshi_mlx.frame import FRAME, MoshiError
 from moshi_mlx.quantization import auto, job
 from moshi_mlx.quantization.calibration import calibrate, converse
-from moshi_mlx.quantization.formats import DEPTH, EMBEDDINGS, HEADS, TEMPORAL, Matrix, matrices
+from moshi_mlx.quantization.formats import DEPTH, EMBEDDINGS, HEADS, TEMPORAL, Matrix
 from moshi_mlx.quantization.job import compare_recipes, quantize
-from moshi_mlx.quantization.measure import compare, dense, impose, imposed, logits
+from moshi_mlx.quantization.measure import compare, logits
 from moshi_mlx.quantization.plot import Point, drawing
 from moshi_mlx.quantization.recipes import RECIPES, plan
 from moshi_mlx.quantization.report import plain
+from moshi_mlx.quantization.sensitivity import traces
 from moshi_mlx.quantization.work import Calibration, Target, Work
 
 FEW = Calibration(sequences=2, frames=12)
@@ -63,19 +65,41 @@ def test_loss_is_zero_for_itself_and_positive_otherwise(source: Path) -> None:
         assert loss.agreement[stream] == pytest.approx((p.argmax(-1) == q.argmax(-1))[known].mean())
 
 
-def test_imposed_values_are_those_of_the_file(source: Path, tmp_path: Path) -> None:
-    """Guards against a search that measures something else than what is written."""
-    quantize(source, tmp_path / "out", "mixed-3-6", lambda *_: None, print, measure=False)
-    lm = moshi_mlx.load(source).lm
-    original = dict(lm.named_modules())["text_emb"].weight
-    chosen = plan(RECIPES["mixed-3-6"], matrices(lm))
-    with imposed(lm, chosen):
-        assert not mx.array_equal(lm.text_emb.weight, original)
-    assert mx.array_equal(lm.text_emb.weight, original)
-    impose(lm, chosen)
-    written = dict(dense(moshi_mlx.load(tmp_path / "out").lm).named_modules())
+def test_what_is_tried_is_what_is_written(source: Path, tmp_path: Path, work: Work) -> None:
+    """Guards against a search that measures something else than what is written, and against a plan that leaves traces
+    in the next one."""
+    make(source, tmp_path / "out", "mixed-3-6")
+    chosen = plan(RECIPES["mixed-3-6"], work.parts)
+    original = dict(tree_flatten(work.trial.lm({}).parameters()))
+    work.trial.lm(plan(RECIPES["uniform-5"], work.parts[:7]))
+    tried = dict(work.trial.lm(chosen).named_modules())
+    written = dict(moshi_mlx.load(tmp_path / "out", dtype=mx.float32).lm.named_modules())
     for name in chosen:
-        assert mx.array_equal(dict(lm.named_modules())[name].weight, written[name].weight), name
+        made = written[name]
+        value = mx.dequantize(made.weight, made.scales, made.biases, made.group_size, made.bits)
+        assert mx.array_equal(tried[name].weight, value), name
+        assert not mx.array_equal(value, original[f"{name}.weight"])
+    for name, value in tree_flatten(work.trial.lm({}).parameters()):
+        assert mx.array_equal(value, original[name]), name
+
+
+def test_gradients_tell_the_loss_of_small_errors(work: Work) -> None:
+    """Guards against a sensitivity that is scaled wrongly between streams, frames or matrices: random errors of the
+    weights must cost what it says."""
+    names = ["text_emb", "text_linear", "transformer.layers.0.gating.linear_in", "depformer.slices.1.linear_out"]
+    names += ["audio_emb", "transformer.layers.0.self_attn.out_proj", "depformer.slices.0.linear_in"]
+    codes, reference = work._choosing
+    lm = work.trial.lm({})
+    twice = traces(lm, names, codes, lambda _: None)
+    modules = dict(lm.named_modules())
+    for name in names:
+        own, size = modules[name].weight, 0.03 * mx.sqrt(mx.square(modules[name].weight).mean())
+        losses = []
+        for seed in range(6):
+            modules[name].weight = own + size * mx.random.normal(own.shape, key=mx.random.key(seed))
+            losses.append(compare(reference, logits(lm, codes)).total)
+        modules[name].weight = own
+        assert 0.6 < np.mean(losses) / (twice[name] / 2 * size.item() ** 2) < 1.6, name
 
 
 def test_calibration_codes_are_the_models_own_conversation(source: Path) -> None:
@@ -122,32 +146,32 @@ def test_kv_bits_cost_something_and_little(source: Path) -> None:
 
 
 SIZES = st.tuples(st.sampled_from([TEMPORAL, DEPTH, HEADS, EMBEDDINGS]), st.integers(1, 9), st.integers(1, 5))
-LOSSES = st.lists(st.floats(0, 10), min_size=len(auto.BITS), max_size=len(auto.BITS))
+ALL = len(auto.BITS) * len(auto.GROUPS)
+LOSSES = st.lists(st.floats(0, 10), min_size=ALL, max_size=ALL)
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(SIZES, LOSSES), min_size=1, max_size=12), st.lists(st.floats(3.5, 9), max_size=6))
-def test_auto_keeps_every_budget_and_only_gains(given_parts: list, budgets: list[float]) -> None:
+def test_auto_keeps_every_budget_and_only_gains(given_matrices: list, budgets: list[float]) -> None:
     """Guards against a plan over its budget, a family that loses members when the budget grows (then more budget could
-    mean more loss), and upgrades that take bits away."""
-    parts, sensitivity = [], {}
-    for index, ((role, rows, columns), losses) in enumerate(given_parts):
-        lookups = 1 if role == EMBEDDINGS else None
-        matrix = Matrix(f"m{index}", 8 * rows, 32 * columns, role, lookups)
-        parts.append(auto.Part(matrix.name, (matrix,)))
-        sensitivity[matrix.name] = dict(zip(auto.BITS, losses, strict=True))
-    known = [part.matrices[0] for part in parts]
-    free = all(matrix.lookups is not None for matrix in known)
+    mean more loss), and upgrades that take bytes away."""
+    known, losses = [], {}
+    for index, ((role, rows, columns), values) in enumerate(given_matrices):
+        matrix = Matrix(f"m{index}", 8 * rows, 32 * columns, role, 1 if role == EMBEDDINGS else None)
+        known.append(matrix)
+        losses[matrix.name] = dict(zip(auto.formats(matrix), values, strict=False))
     made = [auto.size_budget(bits * sum(m.weights for m in known) / 8 + 1_000, known, 1_000) for bits in budgets]
-    if not free:
+    if any(matrix.lookups is None for matrix in known):
         made += [auto.bits_budget(bits, known) for bits in budgets]
     for kind in (made[: len(budgets)], made[len(budgets) :]):
         family: dict = {}
         for budget in sorted(kind, key=lambda b: b.limit):
-            along = auto.path(parts, sensitivity, budget.nbytes)
+            along = auto.path(known, losses, budget.nbytes)
             for less, more in pairwise(along):
-                assert all(more[name].bits >= how.bits for name, how in less.items())
-                assert budget.spent(less, known) <= budget.spent(more, known)
+                assert less.keys() == more.keys() == losses.keys()
+                changed = [matrix for matrix in known if less[matrix.name] != more[matrix.name]]
+                assert all(m.nbytes(less[m.name]) < m.nbytes(more[m.name]) for m in changed)
+                assert len(changed) == 1
             if budget.spent(along[0], known) > budget.limit:
                 with pytest.raises(MoshiError, match="too small"):
                     auto.candidates(along, known, budget)
@@ -170,12 +194,12 @@ def test_auto_is_monotone_and_beats_the_recipes(work: Work) -> None:
     """The promise itself: never over budget; more budget, not more loss; no recipe within the budget is better."""
     codes, reference = work._choosing
     others = [plan(recipe, work.parts) for recipe in RECIPES.values()]
-    known = [(work.cost(other).frame_bits, work.loss(other, codes, reference).total) for other in others]
+    known = [(work.cost(other).frame_bits, work.trial.loss(other, codes, reference).total) for other in others]
     losses = []
     for bits in (3.5, 4.25, 5, 7, 12):
         chosen = work.choose(Target(bits=bits))
         assert work.cost(chosen).frame_bits <= bits
-        losses.append(work.loss(chosen, codes, reference).total)
+        losses.append(work.trial.loss(chosen, codes, reference).total)
         assert losses[-1] <= min(loss for spent, loss in known if spent <= bits)
     assert losses == sorted(losses, reverse=True)
     assert losses[-1] < losses[0] / 4

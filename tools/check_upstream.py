@@ -76,7 +76,8 @@ def check(source: str | None, bits: int, python: str, frames: int, folder: Path)
     lm = open_checkpoint(made).config.lm
     user = np.random.default_rng(1).integers(lm.card, size=(lm.user_q, min(frames, lm.transformer.context or frames)))
     np.save(folder / "codes.npy", user.astype(np.int32))
-    command = [python, __file__, "--child", str(made), str(folder / "codes.npy"), str(folder / "theirs.npz")]
+    # -I: neither PYTHONPATH nor a working directory may put our package, of the same import name, in its way.
+    command = [python, "-I", __file__, "--child", str(made), str(folder / "codes.npy"), str(folder / "theirs.npz")]
     subprocess.run(command, check=True)
     theirs = np.load(folder / "theirs.npz")
     text, codes = ours(made, user)

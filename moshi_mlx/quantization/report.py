@@ -39,6 +39,18 @@ def recipes_table(rows: Sequence[Row]) -> Table:
     return table
 
 
+def rivals_table(pairs: Sequence[tuple[Row, Row]]) -> Table:
+    """A line for each recipe and what `auto` makes of as many bytes a frame."""
+    table: Table = [("recipe", "read a frame", "loss", "auto reads", "loss", "of the recipe's")]
+    for one, other in pairs:
+        assert one.loss is not None
+        assert other.loss is not None
+        share = f"{other.loss.total / one.loss.total:.0%}" if one.loss.total else "–"
+        cells = (size(one.cost.frame), nats(one.loss.total), size(other.cost.frame), nats(other.loss.total), share)
+        table.append((one.name, *cells))
+    return table
+
+
 def streams_table(losses: Mapping[str, Loss]) -> Table:
     """A line for each stream, two columns for each loss by name."""
     first = next(iter(losses.values()))
