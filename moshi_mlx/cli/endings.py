@@ -1,8 +1,10 @@
-"""Signals that end a live command: none is lost, and none leaves anything half done."""
+"""Signals that end a command: none is lost, and none leaves anything half done."""
 
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
@@ -36,3 +38,14 @@ class Endings:
             self.asked = number
             if self.at_once:
                 raise KeyboardInterrupt
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """While entered, what would end the process raises KeyboardInterrupt, as Ctrl-C does, so that files are tidied."""
+    before = {number: signal.signal(number, signal.default_int_handler) for number in ENDING}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

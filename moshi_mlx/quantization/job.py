@@ -15,6 +15,7 @@ import mlx.core as mx
 
 from ..checkpoints.load import load
 from ..frame import MoshiError
+from .calibration import Say
 from .convert import Progress, convert, file_plan, specs
 from .folder import (
     check_space,
@@ -43,7 +44,7 @@ from .report import (
     size,
     streams_table,
 )
-from .work import PROVE, Calibration, Say, Target, Work
+from .work import PROVE, Calibration, Target, Work
 
 KV8 = "8-bit keys and values alone"
 Found = tuple[dict[str, Any], list[tuple[str, Table]]]  # a run as plain data and as tables
@@ -106,6 +107,7 @@ def _make(work: Work, recipe: str, chosen: Plan, folder: Path, progress: Progres
     names = companions(work.files, weights)
     nbytes = sum(dtype.size * math.prod(shape) for dtype, shape in specs(tensors, by_file).values())
     check_space(folder, nbytes + companions_size(work.files, names))
+    work.say(f"{recipe}: {size(work.cost({}).nbytes)} of weights in bfloat16 become {size(nbytes)}")
     errors = convert(tensors, by_file, folder / weights, progress)
     write_companions(work.files, names, folder)
     about = quantization_object(recipe, by_file, kept)
@@ -128,7 +130,7 @@ def _make(work: Work, recipe: str, chosen: Plan, folder: Path, progress: Progres
     run: Table = [("time", "peak memory"), (f"{result['seconds']:.0f} s", size(result["peak_resident_bytes"]))]
     tables = [
         ("Size", recipes_table([Row(recipe, cost, None)])),
-        ("Error of the weights", errors_table(errors, roles)),
+        ("Error of the weights", errors_table(errors, by_file, roles)),
         ("The run", run),
     ]
     return result, tables

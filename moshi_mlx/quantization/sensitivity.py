@@ -11,19 +11,20 @@ covariance is diag p − p pᵀ; then the squared norm of a matrix's gradient is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import mlx.core as mx
 import numpy as np
 
 from ..models.lm import Lm, Logits
+from .calibration import Say
 from .measure import Codes, best_condition, streams
 
 DRAWS = 4  # backward passes for each sequence of codes
 WEIGHTS = 1 << 30  # whose gradients are held at once
 
 
-def traces(lm: Lm, names: Sequence[str], codes: Codes, say: Callable[[str], None]) -> dict[str, float]:
+def traces(lm: Lm, names: Sequence[str], codes: Codes, say: Say) -> dict[str, float]:
     """By matrix, twice the loss in nats a frame that a mean square error of 1 would make."""
     sums, passes = dict.fromkeys(names, 0.0), DRAWS * len(codes)
     for index in range(passes):

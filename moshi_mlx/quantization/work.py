@@ -6,7 +6,7 @@ The source is read anew for each step, so that no step holds what another needs.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +17,7 @@ from ..checkpoints.load import Files, Moshi, load, open_checkpoint
 from ..frame import MoshiError, Pcm
 from ..models.lm import Lm, Logits
 from . import auto
-from .calibration import FRAMES, SEQUENCES, calibrate
+from .calibration import FRAMES, SEQUENCES, Say, calibrate
 from .convert import errors, restored
 from .formats import KEPT_BYTES, Cost, Format, Matrix, Plan, cost, matrices
 from .measure import Codes, dense, logits
@@ -29,7 +29,6 @@ CHOOSE, PROVE = 0, 1  # seeds: what `auto` chooses by is not what the result is 
 SAMPLE = 1 << 16  # weights of a matrix whose error in every format is compared
 MEMORY = 0.8  # share of the machine's that measuring may take
 SEARCH = 1.3  # what gradients take beside the weights
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -107,7 +106,7 @@ class Work:
     def reference(self, seed: int) -> tuple[Codes, Logits]:
         """Codes to measure on, and what the source predicts there."""
         lm, c = self.trial.lm({}), self.calibration
-        codes = calibrate(self.lazy().mimi, lm, c.sounds, seed, c.sequences, c.frames)
+        codes = calibrate(self.lazy().mimi, lm, c.sounds, seed, c.sequences, c.frames, self.say)
         return codes, logits(lm, codes)
 
     def choose(self, target: Target) -> Plan:
