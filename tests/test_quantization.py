@@ -143,8 +143,9 @@ def test_low_rank_tables_stay_and_their_projections_do_not(tmp_path: Path) -> No
 def test_nothing_to_quantize_is_said(tmp_path: Path) -> None:
     """Guards against a "quantized" checkpoint that is as large as its source."""
     source = make_source(tmp_path / "source", dim=48, num_heads=2, **NARROW)
-    with pytest.raises(MoshiError, match="groups of 64 divide no width"):
-        make(source, tmp_path / "out", "uniform-8")
+    for group, recipe, options in ((64, "uniform-8", {}), (32, "auto", {"target": Target(bits=5)})):
+        with pytest.raises(MoshiError, match=f"groups of {group} divide no width"):
+            make(source, tmp_path / "out", recipe, **options)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["source"]
 
 

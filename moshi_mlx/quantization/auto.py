@@ -17,10 +17,10 @@ from dataclasses import dataclass
 
 from ..frame import MoshiError
 from .formats import Format, Matrix, Plan
-from .recipes import RECIPES, fitted, plan
+from .recipes import RECIPES, SMALLEST, fitted, plan
 
 BITS = (3, 4, 5, 6, 8)
-GROUPS = (128, 64, 32)
+GROUPS = (128, 64, SMALLEST)
 STEP = 1 / 16  # bits a weight between the path's plans that are measured
 Bytes = Callable[[Matrix, Format | None], int]
 Losses = Mapping[str, Mapping[Format, float]]  # by matrix, by format: nats a frame
@@ -40,17 +40,15 @@ class Budget:
 
 
 def bits_budget(bits: float, matrices: Sequence[Matrix]) -> Budget:
-    """So many bits a weight, on average over what every frame reads whole. Embeddings are free: a few rows are read."""
-    weights = sum(matrix.weights for matrix in matrices if matrix.lookups is None)
-    limit = round(
-        bits * weights / 8, 3
-    )  # "as many as uniform-5 takes" is a number of bytes, whatever floats make of it
-    return Budget(limit, lambda m, how: m.nbytes(how) if m.lookups is None else 0, weights)
+    """So many bits a weight, on average over what a frame reads: of embeddings a few rows, so that they get many."""
+    weights = sum(matrix.read for matrix in matrices)
+    limit = round(bits * weights / 8, 3)  # what another plan takes is a whole number, whatever floats make of it
+    return Budget(limit, Matrix.frame_bytes, weights)
 
 
 def size_budget(nbytes: float, matrices: Sequence[Matrix], others: int) -> Budget:
     """So many bytes for all weights, `others` of them outside the matrices."""
-    return Budget(nbytes - others, lambda m, how: m.nbytes(how), sum(matrix.weights for matrix in matrices))
+    return Budget(nbytes - others, Matrix.nbytes, sum(matrix.weights for matrix in matrices))
 
 
 def formats(matrix: Matrix) -> list[Format]:
@@ -67,7 +65,7 @@ def path(matrices: Sequence[Matrix], losses: Losses, nbytes: Bytes) -> list[Plan
         if not sizes:
             continue
         loss, now = losses[matrix.name], min(sizes, key=lambda how: sizes[how])
-        if sizes[now] == max(sizes.values()):  # bytes do not count
+        if sizes[now] == max(sizes.values()):  # never read while it talks
             now = fitted(matrix, Format(BITS[-1], 64)) or now
         chosen[matrix.name] = now
         # The steepest step that remains: slopes fall along a matrix, so that sorting all of them keeps their order.

@@ -15,6 +15,7 @@ import mlx.core as mx
 
 from ..checkpoints.load import load
 from ..frame import MoshiError
+from . import auto
 from .calibration import Say
 from .convert import Progress, convert, file_plan, specs
 from .folder import (
@@ -31,7 +32,7 @@ from .folder import (
 from .formats import Plan
 from .measure import compare, logits
 from .plot import Point, drawing
-from .recipes import AUTO, RECIPES, WEIGHTS, plan
+from .recipes import AUTO, RECIPES, SMALLEST, WEIGHTS, plan
 from .report import (
     Row,
     Table,
@@ -86,12 +87,12 @@ def quantize(
 def _plan(work: Work, recipe: str, target: Target | None) -> Plan:
     if recipe == AUTO:
         assert target is not None
-        best = work.choose(target)
+        chosen = work.choose(target) if any(map(auto.formats, work.parts)) else {}
+        group = SMALLEST
         work.forget()
-        return best
-    chosen = plan(RECIPES[recipe], work.parts)
+    else:
+        chosen, group = plan(RECIPES[recipe], work.parts), RECIPES[recipe].least_group
     if not chosen:
-        group = RECIPES[recipe].rest.group if RECIPES[recipe].published else 32
         raise MoshiError(f"groups of {group} divide no width in {work.files.weights}: {recipe} changes nothing there")
     return chosen
 
@@ -121,7 +122,7 @@ def _make(work: Work, recipe: str, chosen: Plan, folder: Path, progress: Progres
         "seconds": time.monotonic() - began,
         "peak_resident_bytes": peak_resident(),
         "peak_array_bytes": mx.get_peak_memory(),
-        "calibration": str(work.calibration),
+        "calibration": f"{work.calibration}, arithmetic in {str(work.dtype).rpartition('.')[2]}",
         "errors": errors,
         "loss": None,
         "loss_kv8_alone": None,
@@ -182,7 +183,7 @@ def compare_recipes(
         say(f"{name}: done")
     result = {
         "source": str(work.files.located.label),
-        "calibration": str(work.calibration),
+        "calibration": f"{work.calibration}, arithmetic in {str(work.dtype).rpartition('.')[2]}",
         "rows": [row_json(row) for row in rows.values()],
         "auto": rivals,
     }
