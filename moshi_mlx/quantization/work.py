@@ -114,15 +114,16 @@ class Work:
         budget = target.budget(self.parts, self.others)
         along = auto.path(self.parts, self._losses, budget.nbytes)
         family = auto.candidates(along, self.parts, budget)
-        best, least = {}, float("inf")
+        losses: dict[str, float] = {}
         for index, (name, chosen) in enumerate(family.items()):
             key = tuple(sorted(chosen.items()))
             if key not in self._known:
-                self._known[key] = self.trial.loss(chosen, *self._choosing).total
-            self.say(f"auto: plan {index + 1} of {len(family)} ({name}): loss {nats(self._known[key])} nats a frame")
-            if self._known[key] < least:
-                best, least = dict(chosen), self._known[key]
-        return best
+                loss = self._known[key] = self.trial.loss(chosen, *self._choosing).total
+                self.say(f"auto: plan {index + 1} of {len(family)} ({name}): loss {nats(loss)} nats a frame")
+            losses[name] = self._known[key]
+        best = min(losses, key=lambda name: losses[name])
+        self.say(f"auto: {best} is best, loss {nats(losses[best])} nats a frame")
+        return dict(family[best])
 
     @cached_property
     def _choosing(self) -> tuple[Codes, Logits]:
@@ -133,7 +134,8 @@ class Work:
         """What each matrix loses in every format."""
         wanted = {part.name: formats for part in self.parts if (formats := auto.formats(part))}
         twice = traces(self.trial.lm({}), list(wanted), self._choosing[0], self.say)
-        fresh, result = dict(self.model().named_modules()), {}
+        fresh = dict(self.model().named_modules())
+        result: dict[str, dict[Format, float]] = {}
         for name, formats in wanted.items():
             lost = errors(fresh[name].pop("weight"), formats, SAMPLE)  # popped, so that no more than one is in memory
             result[name] = {how: twice[name] / 2 * square for how, (square, _) in zip(formats, lost, strict=True)}
