@@ -88,8 +88,8 @@ def test_gradients_tell_the_loss_of_small_errors(work: Work) -> None:
     weights must cost what it says."""
     names = ["text_emb", "text_linear", "transformer.layers.0.gating.linear_in", "depformer.slices.1.linear_out"]
     names += ["audio_emb", "transformer.layers.0.self_attn.out_proj", "depformer.slices.0.linear_in"]
-    codes, reference = work._choosing
-    lm = work.trial.lm({})
+    lm, codes = work.trial.lm({}), work._wide
+    reference = logits(lm, codes)
     twice = traces(lm, names, codes, lambda _: None)
     modules = dict(lm.named_modules())
     for name in names:

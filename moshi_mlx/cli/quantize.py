@@ -131,11 +131,13 @@ def _check(args: argparse.Namespace, recipe: str) -> Target | None:
 
 def _calibration(args: argparse.Namespace) -> Calibration:
     from ..quantization.calibration import SEQUENCES
-    from ..quantization.work import Calibration
+    from ..quantization.work import WIDER, Calibration
 
     sounds = args.audio or default_sounds()
     sequences = min(SEQUENCES, args.frames)
-    return Calibration([_sound(path, 2 * args.frames) for path in sounds], sequences, args.frames // sequences)
+    return Calibration(
+        [_sound(path, (WIDER + 1) * args.frames) for path in sounds], sequences, args.frames // sequences
+    )
 
 
 def default_sounds() -> list[Path]:

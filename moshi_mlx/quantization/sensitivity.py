@@ -20,19 +20,17 @@ from ..models.lm import Lm, Logits
 from .calibration import Say
 from .measure import Codes, best_condition, streams
 
-DRAWS = 4  # backward passes for each sequence of codes
 WEIGHTS = 1 << 30  # whose gradients are held at once
 
 
 def traces(lm: Lm, names: Sequence[str], codes: Codes, say: Say) -> dict[str, float]:
     """By matrix, twice the loss in nats a frame that a mean square error of 1 would make."""
-    sums, passes = dict.fromkeys(names, 0.0), DRAWS * len(codes)
-    for index in range(passes):
-        sequence = codes[index % len(codes)][None]
+    sums = dict.fromkeys(names, 0.0)
+    for index, sequence in enumerate(codes):
         for some in _portions(lm, names):
-            for name, norm in _norms(lm, some, sequence, mx.random.key(index)).items():
-                sums[name] += norm / passes
-        say(f"sensitivity: pass {index + 1} of {passes}")
+            for name, norm in _norms(lm, some, sequence[None], mx.random.key(index)).items():
+                sums[name] += norm / len(codes)
+        say(f"sensitivity: pass {index + 1} of {len(codes)}")
     return sums
 
 

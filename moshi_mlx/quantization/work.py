@@ -25,7 +25,8 @@ from .report import nats
 from .sensitivity import traces
 from .trial import Trial
 
-CHOOSE, PROVE = 0, 1  # seeds: what `auto` chooses by is not what the result is measured on
+WIDER = 4  # sensitivity takes so many times the codes that plans are measured on: to have seen much counts more there
+CHOOSE, PROVE = 0, WIDER  # seeds: what `auto` chooses by is not what the result is measured on
 SAMPLE = 1 << 16  # weights of a matrix whose error in every format is compared
 MEMORY = 0.8  # share of the machine's that measuring may take
 SEARCH = 1.3  # what gradients take beside the weights
@@ -105,9 +106,12 @@ class Work:
 
     def reference(self, seed: int) -> tuple[Codes, Logits]:
         """Codes to measure on, and what the source predicts there."""
-        lm, c = self.trial.lm({}), self.calibration
-        codes = calibrate(self.lazy().mimi, lm, c.sounds, seed, c.sequences, c.frames, self.say)
-        return codes, logits(lm, codes)
+        codes = self._talk(seed)
+        return codes, logits(self.trial.lm({}), codes)
+
+    def _talk(self, seed: int, times: int = 1) -> Codes:
+        c = self.calibration
+        return calibrate(self.lazy().mimi, self.trial.lm({}), c.sounds, seed, times * c.sequences, c.frames, self.say)
 
     def choose(self, target: Target) -> Plan:
         """`auto`: the best plan within the budget."""
@@ -126,14 +130,19 @@ class Work:
         return dict(family[best])
 
     @cached_property
+    def _wide(self) -> Codes:
+        return self._talk(CHOOSE, WIDER)
+
+    @cached_property
     def _choosing(self) -> tuple[Codes, Logits]:
-        return self.reference(CHOOSE)
+        codes = self._wide[: self.calibration.sequences]
+        return codes, logits(self.trial.lm({}), codes)
 
     @cached_property
     def _losses(self) -> auto.Losses:
         """What each matrix loses in every format."""
         wanted = {part.name: formats for part in self.parts if (formats := auto.formats(part))}
-        twice = traces(self.trial.lm({}), list(wanted), self._choosing[0], self.say)
+        twice = traces(self.trial.lm({}), list(wanted), self._wide, self.say)
         fresh = dict(self.model().named_modules())
         result: dict[str, dict[Format, float]] = {}
         for name, formats in wanted.items():
