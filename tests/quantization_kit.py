@@ -44,6 +44,7 @@ BASE: dict[str, Any] = {
     "depformer_num_layers": 2,
     "delays": [0, 0, 1, 0, 1],
 }
+SMALL = {"num_layers": 1, "depformer_num_layers": 1, "dim": 64, "num_heads": 1, "hidden_scale": 3}
 NARROW = {"depformer_dim": 48, "depformer_dim_feedforward": 72}  # no group divides 48
 HIBIKI = {
     "model_type": "hibiki",
