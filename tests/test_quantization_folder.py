@@ -123,7 +123,7 @@ def test_an_interrupt_at_any_moment_leaves_all_or_nothing(source: Path, tmp_path
     total = interrupted(source, dest, 0)
     shutil.rmtree(dest)
     outcomes = []
-    for at in np.linspace(1, total, 16).astype(int).tolist():
+    for at in np.linspace(1, total, 10).astype(int).tolist():
         with contextlib.suppress(KeyboardInterrupt):  # the last call may not come again: some things happen once
             interrupted(source, dest, at)
         assert [path.name for path in tmp_path.iterdir()] in ([], ["out"]), at
