@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -127,22 +128,24 @@ def mimi_tensors() -> Arrays:
     return result
 
 
-def lm_tensors() -> Arrays:
-    """The language model `moshi` of the fixtures under D2's names."""
-    ours = arrays_of(FIXTURES / "moshi" / "model.safetensors")
-    result = {f"embed_tokens.{k}.weight": ours[f"emb.{k}.weight"] for k in range(16)}
+def lm_tensors(ours: Arrays | None = None, config: dict[str, Any] = MOSHI_CONFIG) -> Arrays:
+    """A language model under D2's names. ours: in format B, depth stacked; `moshi` of the fixtures by default."""
+    if ours is None:
+        ours = arrays_of(FIXTURES / "moshi" / "model.safetensors")
+    levels, heads = config["num_codebooks"], config["num_attention_heads"]
+    result = {f"embed_tokens.{k}.weight": ours[f"emb.{k}.weight"] for k in range(2 * levels)}
     result |= {
         "decoder.model.embed_tokens.weight": ours["text_emb.weight"],
         "decoder.model.norm.weight": ours["out_norm.alpha"].reshape(-1),
         "decoder.lm_head.weight": ours["text_linear.weight"],
         "depth_decoder.text_embed_tokens.weight": ours["depformer_text_emb.weight"],
-        "depth_decoder.input_projections.weight": np.stack([ours[f"depformer_in.{k}.weight"] for k in range(8)]),
-        "depth_decoder.lm_heads.weight": np.stack([ours[f"linears.{k}.weight"] for k in range(8)]),
+        "depth_decoder.input_projections.weight": np.stack([ours[f"depformer_in.{k}.weight"] for k in range(levels)]),
+        "depth_decoder.lm_heads.weight": np.stack([ours[f"linears.{k}.weight"] for k in range(levels)]),
     }
-    result |= {f"depth_decoder.embed_tokens.{k}.weight": ours[f"depformer_emb.{k}.weight"] for k in range(7)}
-    for i in range(2):
+    result |= {f"depth_decoder.embed_tokens.{k}.weight": ours[f"depformer_emb.{k}.weight"] for k in range(levels - 1)}
+    for i in range(config["num_hidden_layers"]):
         from_, to = f"transformer.layers.{i}", f"decoder.model.layers.{i}"
-        for part, rows in split_qkv(ours[f"{from_}.self_attn.in_proj_weight"], 4).items():
+        for part, rows in split_qkv(ours[f"{from_}.self_attn.in_proj_weight"], heads).items():
             result[f"{to}.self_attn.{part}_proj.linear.weight"] = rows
         result |= {
             f"{to}.self_attn.o_proj.linear.weight": ours[f"{from_}.self_attn.out_proj.weight"],
@@ -151,13 +154,15 @@ def lm_tensors() -> Arrays:
             f"{to}.input_layernorm.weight": ours[f"{from_}.norm1.alpha"].reshape(-1),
             f"{to}.post_attention_layernorm.weight": ours[f"{from_}.norm2.alpha"].reshape(-1),
         }
+    for i in range(config["depth_decoder_config"]["num_hidden_layers"]):
         from_, to = f"depformer.layers.{i}", f"depth_decoder.layers.{i}"
-        sets = [split_qkv(rows, None) for rows in np.split(ours[f"{from_}.self_attn.in_proj_weight"], 8)]
+        sets = [split_qkv(rows, None) for rows in np.split(ours[f"{from_}.self_attn.in_proj_weight"], levels)]
         for part in "qkv":
             result[f"{to}.self_attn.{part}_proj.linear.weight"] = np.stack([rows[part] for rows in sets])
-        gates = [[ours[f"{from_}.gating.{k}.linear_{side}.weight"] for k in range(8)] for side in ("in", "out")]
+        gates = [[ours[f"{from_}.gating.{k}.linear_{side}.weight"] for k in range(levels)] for side in ("in", "out")]
+        outs = np.split(ours[f"{from_}.self_attn.out_proj.weight"], levels)
         result |= {
-            f"{to}.self_attn.o_proj.linear.weight": np.stack(np.split(ours[f"{from_}.self_attn.out_proj.weight"], 8)),
+            f"{to}.self_attn.o_proj.linear.weight": np.stack(outs),
             f"{to}.mlp.fc1.weight": np.stack(gates[0]),
             f"{to}.mlp.fc2.weight": np.stack(gates[1]),
             f"{to}.input_layernorm.weight": ours[f"{from_}.norm1.alpha"].reshape(-1),
@@ -166,7 +171,8 @@ def lm_tensors() -> Arrays:
     return result
 
 
-def save(path: Path, tensors: Arrays) -> None:
+def save(path: Path, tensors: Mapping[str, Any]) -> None:
+    """NumPy's arrays or MLX's."""
     import mlx.core as mx
 
     mx.save_safetensors(str(path), {name: mx.array(value) for name, value in tensors.items()}, {"format": "pt"})
@@ -180,12 +186,20 @@ def write_mimi(folder: Path) -> Path:
     return folder
 
 
-def write_moshi(folder: Path, shards: int = 3) -> Path:
-    """A folder like `hf-moshiko`: language model and codec in shards, with an index."""
+def write_moshi(
+    folder: Path, shards: int = 3, ours: Arrays | None = None, config: dict[str, Any] = MOSHI_CONFIG
+) -> Path:
+    """A folder like `hf-moshiko`: language model (`lm_tensors`) and codec in shards, with an index."""
     folder.mkdir()
-    (folder / "config.json").write_text(json.dumps(MOSHI_CONFIG))
+    (folder / "config.json").write_text(json.dumps(config))
     shutil.copy(FIXTURES / "tokenizer.model", folder / MOSHI_TOKENIZER)
-    tensors = lm_tensors() | {f"audio_encoder.{name}": value for name, value in mimi_tensors().items()}
+    tensors = lm_tensors(ours, config) | {f"audio_encoder.{name}": value for name, value in mimi_tensors().items()}
+    write_shards(folder, tensors, shards)
+    return folder
+
+
+def write_shards(folder: Path, tensors: Mapping[str, Any], shards: int) -> None:
+    """The tensors in several files, and an index of them."""
     names, index = sorted(tensors), {}
     for i in range(shards):
         file = f"model-{i + 1:05}-of-{shards:05}.safetensors"
@@ -193,7 +207,6 @@ def write_moshi(folder: Path, shards: int = 3) -> Path:
         save(folder / file, {name: tensors[name] for name in part})
         index |= dict.fromkeys(part, file)
     (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": index}))
-    return folder
 
 
 def logits(moshi: Any) -> list[np.ndarray]:

@@ -8,13 +8,18 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import hf_kit
 import mlx.core as mx
+import numpy as np
+from mlx import nn
 from mlx.utils import tree_flatten, tree_map_with_path
 
 from moshi_mlx.checkpoints.config_file import moshi_config
 from moshi_mlx.checkpoints.names import split_audio_tables
 from moshi_mlx.models.config import MimiConfig
 from moshi_mlx.models.lm import Lm
+from moshi_mlx.quantization.job import quantize
+from moshi_mlx.quantization.work import Calibration
 
 FIXTURES = Path(__file__).parent / "fixtures"
 BASE: dict[str, Any] = {
@@ -39,6 +44,7 @@ BASE: dict[str, Any] = {
     "depformer_num_layers": 2,
     "delays": [0, 0, 1, 0, 1],
 }
+SMALL = {"num_layers": 1, "depformer_num_layers": 1, "dim": 64, "num_heads": 1, "hidden_scale": 3}
 NARROW = {"depformer_dim": 48, "depformer_dim_feedforward": 72}  # no group divides 48
 HIBIKI = {
     "model_type": "hibiki",
@@ -49,7 +55,47 @@ HIBIKI = {
     },
     "fuser": {"sum": ["description"]},
 }
-LAYOUTS = ("A", "A q8", "B stacked", "B split", "C")
+TRANSFORMERS: dict[str, Any] = {  # the same model in the words of that library, one level of codebooks a side
+    **hf_kit.MOSHI_CONFIG,
+    "hidden_size": BASE["dim"],
+    "num_hidden_layers": BASE["num_layers"],
+    "num_attention_heads": BASE["num_heads"],
+    "num_key_value_heads": BASE["num_heads"],
+    "head_dim": BASE["dim"] // BASE["num_heads"],
+    "ffn_dim": 256,
+    "sliding_window": BASE["context"],
+    "num_codebooks": BASE["dep_q"],
+    "depth_decoder_config": {
+        **hf_kit.MOSHI_CONFIG["depth_decoder_config"],
+        "hidden_size": BASE["depformer_dim"],
+        "input_size": BASE["dim"],
+        "num_hidden_layers": BASE["depformer_num_layers"],
+        "head_dim": BASE["depformer_dim"] // BASE["depformer_num_heads"],
+        "ffn_dim": 128,
+        "num_codebooks": BASE["dep_q"],
+    },
+}
+LAYOUTS = (
+    "A",
+    "A q4",
+    "A q8",
+    "A sharded",
+    "A lora",
+    "B stacked",
+    "B split",
+    "B sharded",
+    "B lora",
+    "C",
+    "transformers",
+)
+FEW = Calibration(sequences=2, frames=10)
+GROUPS = {"A q4": (32, 4), "A q8": (64, 8)}  # group, bits
+
+
+def make(source: Path, dest: Path, recipe: str = "mixed-4-8", **options: Any) -> dict[str, Any]:
+    """A quantized checkpoint, quietly; gives the plain data of the run."""
+    options = {"measure": False, "calibration": FEW} | options
+    return quantize(source, dest, recipe, lambda *_: None, lambda _: None, **options)[0]
 
 
 def random_lm(raw: dict[str, Any], dtype: mx.Dtype = mx.bfloat16) -> Lm:
@@ -75,23 +121,47 @@ def random_lm(raw: dict[str, Any], dtype: mx.Dtype = mx.bfloat16) -> Lm:
 
 
 def make_source(folder: Path, layout: str = "A", dtype: mx.Dtype = mx.bfloat16, **changes: Any) -> Path:
-    """A checkpoint folder in one of LAYOUTS; the same numbers in all of them, "A q8" aside."""
+    """A checkpoint folder in one of LAYOUTS: the same numbers in all, quantized files and LoRAs aside."""
     raw = BASE | changes
     lm = random_lm(raw, dtype)
-    if layout == "A q8":
-        from mlx import nn
-
-        nn.quantize(lm, 64, 8, class_predicate=lambda _, m: hasattr(m, "to_quantized") and m.weight.shape[-1] % 64 == 0)
+    if layout in GROUPS:
+        group, bits = GROUPS[layout]
+        nn.quantize(lm, group, bits, class_predicate=lambda _, m: _fits(m, group))
     tensors = split_audio_tables(dict(tree_flatten(lm.parameters())), lm.config)
     if layout[0] in "BC":
-        tensors = _layout_c(tensors) if layout == "C" else _layout_b(tensors, lm, layout == "B split")
+        tensors = _layout_c(tensors) if layout == "C" else _layout_b(tensors, lm, layout != "B stacked")
+    if layout == "transformers":
+        ours = {name: np.array(value.astype(mx.float32)) for name, value in _layout_b(tensors, lm, False).items()}
+        return hf_kit.write_moshi(folder, 3, ours, TRANSFORMERS)
     folder.mkdir(parents=True)
-    mx.save_safetensors(str(folder / "model.safetensors"), {k: mx.contiguous(v) for k, v in tensors.items()})
+    if layout.endswith("sharded"):
+        raw = {key: value for key, value in raw.items() if key != "moshi_name"}
+        hf_kit.write_shards(folder, {name: mx.contiguous(value) for name, value in tensors.items()}, 3)
+    else:
+        mx.save_safetensors(str(folder / "model.safetensors"), {k: mx.contiguous(v) for k, v in tensors.items()})
+    if layout.endswith("lora"):
+        raw |= {"lora": True, "lora_scaling": 1.5}
+        mx.save_safetensors(str(folder / "lora.safetensors"), _adapter(tensors))
     (folder / "config.json").write_text(json.dumps(raw))
     for name in ("mimi.safetensors", "mimi.json"):
         shutil.copyfile(FIXTURES / "mimi" / name, folder / name)
     shutil.copyfile(FIXTURES / "tokenizer.model", folder / "tokenizer.model")
     return folder
+
+
+def _fits(module: nn.Module, group: int) -> bool:
+    return hasattr(module, "to_quantized") and module.weight.shape[-1] % group == 0
+
+
+def _adapter(tensors: dict[str, mx.array]) -> dict[str, mx.array]:
+    """A LoRA for the first temporal layer's feed-forward, and a text table of its own."""
+    result = {"text_emb.weight": tensors["text_emb.weight"] + 0.5}
+    for side in ("linear_in", "linear_out"):
+        path = f"transformer.layers.0.gating.{side}"
+        rows, columns = tensors[f"{path}.weight"].shape
+        result[f"{path}.lora_A.weight"] = 0.1 * mx.random.normal((3, columns))
+        result[f"{path}.lora_B.weight"] = 0.1 * mx.random.normal((rows, 3))
+    return result
 
 
 def _torch_name(name: str) -> str:

@@ -125,7 +125,7 @@ def test_tables_go_to_stdout_and_kept_matrices_are_named(tmp_path: Path, capsys:
     assert "depformer.slices.1.emb" in shown.err
 
 
-@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_stopped_process_leaves_no_checkpoint_under_the_name(source: Path, tmp_path: Path, kind: int) -> None:
     """Guards against half a checkpoint under the name that was asked for, however the process ends."""
     slow = (
@@ -146,7 +146,8 @@ def test_a_stopped_process_leaves_no_checkpoint_under_the_name(source: Path, tmp
         assert process.stdout.readline() == b".\n"  # the first tensor is on the disk
         time.sleep(0.2)
         process.send_signal(kind)
-        process.wait(timeout=60)
-    assert process.returncode in (130, -signal.SIGINT, -signal.SIGKILL)
+        _, told = process.communicate(timeout=60)
+    assert process.returncode == (-kind if kind == signal.SIGKILL else 128 + kind)
+    assert (b"stopped; nothing was written" in told) == (kind != signal.SIGKILL)
     assert not (tmp_path / "out").exists()
     assert (tmp_path / "out.partial").exists() == (kind == signal.SIGKILL)

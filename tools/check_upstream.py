@@ -2,10 +2,10 @@
 
   python tools/check_upstream.py --python /path/to/its/venv/bin/python [SOURCE] [--frames N]
 
-Each layout is made from SOURCE (default: the embedded model), loaded strictly by Kyutai's program in a process and an
-environment of its own (the import name is the same), and both hold the same conversation: user codes given, greedy,
-arithmetic in fp32. Prints one line a layout; status 1 where a token differs. Stay below SOURCE's context: past it
-Kyutai's window is off by one.
+Each layout is made from SOURCE (default: the embedded model, some of whose widths 64 does not divide, and a random one
+that has none such), loaded strictly by Kyutai's program in a process and an environment of its own (the import name is
+the same), and both hold the same conversation: user codes given, greedy, arithmetic in fp32. Prints one line a layout;
+status 1 where a token differs. Stay below SOURCE's context: past it Kyutai's window is off by one.
 """
 
 from __future__ import annotations
@@ -63,6 +63,19 @@ def ours(folder: Path, user: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.array(text), np.stack(frames)
 
 
+def random_source(folder: Path) -> str:
+    """A checkpoint of random numbers whose every width can be cut into groups of 64."""
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+    from quantization_kit import make_source
+
+    wide = {"dim": 256, "num_heads": 4, "hidden_scale": 4.125, "context": 200, "n_q": 16, "dep_q": 8}
+    deep = {"depformer_dim": 256, "depformer_dim_feedforward": 1056, "depformer_num_heads": 4, "depformer_context": 8}
+    fixed = {"causal": True, "layer_scale": None, "gating": "silu", "norm": "rms_norm_f32", "max_period": 10_000}
+    delays = [0, 0, *[1] * 7, 0, *[1] * 7]
+    said = {"depformer_pos_emb": "none", "depformer_weights_per_step": True, "existing_text_padding_id": 3}
+    return str(make_source(folder, **wide, **deep, **fixed, **said, delays=delays))
+
+
 def check(source: str | None, bits: int, python: str, frames: int, folder: Path) -> bool:
     """One layout; prints its line."""
     from moshi_mlx.checkpoints.load import open_checkpoint
@@ -76,7 +89,8 @@ def check(source: str | None, bits: int, python: str, frames: int, folder: Path)
     lm = open_checkpoint(made).config.lm
     user = np.random.default_rng(1).integers(lm.card, size=(lm.user_q, min(frames, lm.transformer.context or frames)))
     np.save(folder / "codes.npy", user.astype(np.int32))
-    command = [python, __file__, "--child", str(made), str(folder / "codes.npy"), str(folder / "theirs.npz")]
+    # -I: neither PYTHONPATH nor a working directory may put our package, of the same import name, in its way.
+    command = [python, "-I", __file__, "--child", str(made), str(folder / "codes.npy"), str(folder / "theirs.npz")]
     subprocess.run(command, check=True)
     theirs = np.load(folder / "theirs.npz")
     text, codes = ours(made, user)
@@ -100,8 +114,12 @@ def main() -> int:
     parser.add_argument("--python", required=True)
     parser.add_argument("--frames", type=int, default=200)
     args = parser.parse_args()
+    passed = []
     with tempfile.TemporaryDirectory() as folder:
-        passed = [check(args.source, bits, args.python, args.frames, Path(folder)) for bits in (4, 8)]
+        for source in [args.source] if args.source else [None, random_source(Path(folder) / "random")]:
+            for bits in (4, 8):
+                with tempfile.TemporaryDirectory(dir=folder) as own:
+                    passed.append(check(source, bits, args.python, args.frames, Path(own)))
     return 0 if all(passed) else 1
 
 

@@ -6,12 +6,13 @@ a model card and report.json with the measured loss. Recipes:
   uniform-3, -5, -6  all matrices alike, groups of 64     uniform-4, -8  the published layouts (groups of 32 and 64)
   mixed-4-8          temporal transformer 4 bits; depth transformer, heads and embeddings 8    (the default)
   mixed-3-6          the same with 3 and 6 bits
-  auto               bits by part, as measured, within --target-bits (a weight, of what a frame reads whole) or
-                     --target-gb (of the whole file)
+  auto               bits matrix by matrix, where they save most loss, within --target-bits (a weight, of what a frame
+                     reads whole) or --target-gb (of the whole file); needs the memory to run the source
 
   moshi-mlx quantize moshiko-bf16 moshiko-mixed
   moshi-mlx quantize moshiko-bf16 moshiko-4.5 --recipe auto --target-bits 4.5 --audio talk.wav
-  moshi-mlx quantize moshiko-bf16 --report compared        all recipes measured and drawn, no weights written
+  moshi-mlx quantize moshiko-bf16 --report compared        every recipe, and auto with as many bytes a frame as each,
+                                                           measured and drawn; no weights written
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--recipe", choices=RECIPES, metavar="NAME", help=f"one of those above (default {DEFAULT})")
     how.add_argument("--uniform", type=int, choices=(3, 4, 5, 6, 8), metavar="BITS", help="short for uniform-BITS")
-    parser.add_argument("--target-bits", type=float, metavar="BITS", help="budget of auto: bits a weight, 3.5 and more")
+    parser.add_argument("--target-bits", type=float, metavar="BITS", help="budget of auto: bits a weight, from 3.25")
     parser.add_argument("--target-gb", type=float, metavar="GB", help="budget of auto: 10⁹ bytes of weights")
     parser.add_argument("--report", type=Path, metavar="FOLDER", help="measure all recipes; table, JSON and plot")
     measuring = parser.add_argument_group("measuring")
@@ -71,28 +72,33 @@ def run(args: argparse.Namespace) -> int:
     results: dict[str, object] = {}
     tables: list[tuple[str, Table]] = []
     calibration = None if args.no_measure else _calibration(args)
-    if args.dest is not None:
-        made, found = quantize(
-            args.source,
-            args.dest,
-            recipe,
-            Meter(),
-            _say,
-            target=target,
-            calibration=calibration,
-            measure=not args.no_measure,
-            offline=args.offline,
-        )
-        results["made"], tables = made, found
-        _say(f"wrote {args.dest}")
-        if made["kept"]:
-            _say(f"kept in bfloat16, no group divides their width: {', '.join(made['kept'])}")
-    if args.report is not None:
-        results["compared"], found = compare_recipes(
-            args.source, args.report, _say, calibration=calibration, offline=args.offline
-        )
-        tables += found
-        _say(f"wrote {args.report / 'loss.svg'} and report.json")
+    try:
+        if args.dest is not None:
+            made, found = quantize(
+                args.source,
+                args.dest,
+                recipe,
+                Meter(),
+                _say,
+                target=target,
+                calibration=calibration,
+                measure=not args.no_measure,
+                offline=args.offline,
+            )
+            results["made"], tables = made, found
+            _say(f"wrote {args.dest}")
+            if made["kept"]:
+                _say(f"kept in bfloat16, no group divides their width: {', '.join(made['kept'])}")
+        if args.report is not None:
+            results["compared"], found = compare_recipes(
+                args.source, args.report, _say, calibration=calibration, offline=args.offline
+            )
+            tables += found
+            _say(f"wrote {args.report / 'loss.svg'} and report.json")
+    except KeyboardInterrupt:
+        whole = args.dest is not None and args.dest.exists()
+        _say(f"stopped; {f'{args.dest} is whole' if whole else 'nothing was written'}")
+        raise
     _print(results, tables, args.json)
     return 0
 
@@ -123,11 +129,13 @@ def _check(args: argparse.Namespace, recipe: str) -> Target | None:
 
 def _calibration(args: argparse.Namespace) -> Calibration:
     from ..quantization.calibration import SEQUENCES
-    from ..quantization.work import Calibration
+    from ..quantization.work import WIDER, Calibration
 
     sounds = args.audio or default_sounds()
     sequences = min(SEQUENCES, args.frames)
-    return Calibration([_sound(path, 2 * args.frames) for path in sounds], sequences, args.frames // sequences)
+    return Calibration(
+        [_sound(path, (WIDER + 1) * args.frames) for path in sounds], sequences, args.frames // sequences
+    )
 
 
 def default_sounds() -> list[Path]:

@@ -7,7 +7,8 @@ in a real conversation.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 
 import mlx.core as mx
 import numpy as np
@@ -21,13 +22,21 @@ from ..models.sampling import Sampling
 from .measure import Codes, best_condition
 
 SEQUENCES, FRAMES = 4, 125  # side by side; 10 s each
+QUIET = 10.0  # seconds after which a person wants to know how far it is
+Say = Callable[[str], None]
 
 
 def calibrate(
-    mimi: Mimi, lm: Lm, sounds: Sequence[Pcm] = (), seed: int = 0, sequences: int = SEQUENCES, frames: int = FRAMES
+    mimi: Mimi,
+    lm: Lm,
+    sounds: Sequence[Pcm] = (),
+    seed: int = 0,
+    sequences: int = SEQUENCES,
+    frames: int = FRAMES,
+    say: Say = lambda _: None,
 ) -> Codes:
     """Codes int32 (sequences, streams, frames) by frame, as `Lm.logits` takes them. lm: the model that speaks,
-    its weights evaluated; mimi: what it hears with.
+    its weights evaluated; mimi: what it hears with. say: is told now and then how far it is.
 
     sounds: 24 kHz, cut into pieces for the sequences, from the beginning again when there are too few.
     """
@@ -40,9 +49,9 @@ def calibrate(
     else:
         silence = hear(mimi, np.zeros(frames * FRAME, np.float32), config.user_q)
         user = np.repeat(silence[None], sequences, axis=0)
-        spoken = converse(lm, user, seed + 1_000)[:, 1 : 1 + min(config.dep_q, config.user_q)]
+        spoken = converse(lm, user, seed + 1_000, say)[:, 1 : 1 + min(config.dep_q, config.user_q)]
         user = np.concatenate([spoken, user[:, spoken.shape[1] :]], axis=1)
-    return converse(lm, user, seed)
+    return converse(lm, user, seed, say)
 
 
 def hear(mimi: Mimi, pcm: Pcm, codebooks: int) -> NDArray[np.int32]:
@@ -51,13 +60,17 @@ def hear(mimi: Mimi, pcm: Pcm, codebooks: int) -> NDArray[np.int32]:
     return np.array(mimi.encode(whole[None, :, None]))[0, :codebooks].astype(np.int32)
 
 
-def converse(lm: Lm, user: NDArray[np.int32], seed: int) -> Codes:
+def converse(lm: Lm, user: NDArray[np.int32], seed: int, say: Say = lambda _: None) -> Codes:
     """user (B, user_q, T) → all streams (B, streams, T), Moshi's sampled live."""
     config, (batch, _, frames) = lm.config, user.shape
     state = lm.make_state(seed, batch)
     condition, own = best_condition(lm), []
     silent = np.broadcast_to(np.array(config.initial[1 + config.dep_q :], np.int32), (batch, config.user_q))
+    told = time.monotonic()
     for step in range(frames + config.max_delay):
+        if time.monotonic() > told + QUIET:
+            told = time.monotonic()
+            say(f"the model talks to be measured: frame {step} of {frames + config.max_delay}")
         heard = silent if step == 0 else user[..., min(step, frames) - 1]
         lm.step(mx.array(heard), state, Sampling(), condition)
         column = state.columns.tokens[:, : 1 + config.dep_q, config.max_delay]  # complete: frame step − max_delay

@@ -42,6 +42,11 @@ class Matrix:
     def weights(self) -> int:
         return self.rows * self.columns
 
+    @property
+    def read(self) -> int:
+        """Weights that a frame reads."""
+        return (self.rows if self.lookups is None else self.lookups) * self.columns
+
     def nbytes(self, how: Format | None) -> int:
         """Bytes in memory."""
         return self.rows * self._row(how)
@@ -112,17 +117,15 @@ class Cost:
 
 def cost(plan: Plan, parts: Sequence[Matrix], config: LmConfig, others: int) -> Cost:
     """others: bytes of what is no matrix (norms, low-rank tables), read every frame."""
-    read = [matrix for matrix in parts if matrix.lookups is None]
     total, frame = (
         sum(matrix.nbytes(plan.get(matrix.name)) for matrix in parts),
         sum(matrix.frame_bytes(plan.get(matrix.name)) for matrix in parts),
     )
-    whole = sum(matrix.nbytes(plan.get(matrix.name)) for matrix in read)
     kv8 = kv_bytes(config, 8)
     return Cost(
         total + others,
         8 * total / sum(matrix.weights for matrix in parts),
-        8 * whole / sum(matrix.weights for matrix in read),
+        8 * frame / sum(matrix.read for matrix in parts),
         frame + others,
         frame + others + kv_bytes(config, None),
         None if kv8 == 0 else frame + others + kv8,

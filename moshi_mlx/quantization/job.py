@@ -15,6 +15,8 @@ import mlx.core as mx
 
 from ..checkpoints.load import load
 from ..frame import MoshiError
+from . import auto
+from .calibration import Say
 from .convert import Progress, convert, file_plan, specs
 from .folder import (
     check_space,
@@ -30,11 +32,21 @@ from .folder import (
 from .formats import Plan
 from .measure import compare, logits
 from .plot import Point, drawing
-from .recipes import AUTO, RECIPES, WEIGHTS, plan
-from .report import Row, Table, card, errors_table, loss_json, recipes_table, row_json, size, streams_table
-from .work import PROVE, Calibration, Say, Target, Work
+from .recipes import AUTO, RECIPES, SMALLEST, WEIGHTS, plan
+from .report import (
+    Row,
+    Table,
+    card,
+    errors_table,
+    loss_json,
+    recipes_table,
+    rivals_table,
+    row_json,
+    size,
+    streams_table,
+)
+from .work import PROVE, Calibration, Target, Work
 
-CURVE = (3.6, 4.0, 4.5, 5.0, 5.5, 6.0, 7.0, 8.5)  # budgets of `auto` in a comparison, bits a weight
 KV8 = "8-bit keys and values alone"
 Found = tuple[dict[str, Any], list[tuple[str, Table]]]  # a run as plain data and as tables
 
@@ -58,8 +70,8 @@ def quantize(
     """
     work = Work(source, calibration or Calibration(), say, offline)
     unmeasured = work.too_large() if measure else "not wanted"
-    if recipe == AUTO and unmeasured:
-        raise MoshiError(f"{AUTO} has to measure the model: {unmeasured}; name another recipe")
+    if recipe == AUTO and (too_large := work.too_large(search=True)):
+        raise MoshiError(f"{AUTO} has to measure the model: {too_large}; name another recipe")
     with destination(dest, work.files.located.folder) as folder:
         chosen = _plan(work, recipe, target)
         result, tables = _make(work, recipe, chosen, folder, progress)
@@ -75,10 +87,12 @@ def quantize(
 def _plan(work: Work, recipe: str, target: Target | None) -> Plan:
     if recipe == AUTO:
         assert target is not None
-        return work.choose(target)
-    chosen = plan(RECIPES[recipe], work.parts)
+        chosen = work.choose(target) if any(map(auto.formats, work.parts)) else {}
+        group = SMALLEST
+        work.forget()
+    else:
+        chosen, group = plan(RECIPES[recipe], work.parts), RECIPES[recipe].least_group
     if not chosen:
-        group = RECIPES[recipe].rest.group if RECIPES[recipe].published else 32
         raise MoshiError(f"groups of {group} divide no width in {work.files.weights}: {recipe} changes nothing there")
     return chosen
 
@@ -94,6 +108,7 @@ def _make(work: Work, recipe: str, chosen: Plan, folder: Path, progress: Progres
     names = companions(work.files, weights)
     nbytes = sum(dtype.size * math.prod(shape) for dtype, shape in specs(tensors, by_file).values())
     check_space(folder, nbytes + companions_size(work.files, names))
+    work.say(f"{recipe}: {size(work.cost({}).nbytes)} of weights in bfloat16 become {size(nbytes)}")
     errors = convert(tensors, by_file, folder / weights, progress)
     write_companions(work.files, names, folder)
     about = quantization_object(recipe, by_file, kept)
@@ -107,7 +122,7 @@ def _make(work: Work, recipe: str, chosen: Plan, folder: Path, progress: Progres
         "seconds": time.monotonic() - began,
         "peak_resident_bytes": peak_resident(),
         "peak_array_bytes": mx.get_peak_memory(),
-        "calibration": str(work.calibration),
+        "calibration": f"{work.calibration}, arithmetic in {str(work.dtype).rpartition('.')[2]}",
         "errors": errors,
         "loss": None,
         "loss_kv8_alone": None,
@@ -116,7 +131,7 @@ def _make(work: Work, recipe: str, chosen: Plan, folder: Path, progress: Progres
     run: Table = [("time", "peak memory"), (f"{result['seconds']:.0f} s", size(result["peak_resident_bytes"]))]
     tables = [
         ("Size", recipes_table([Row(recipe, cost, None)])),
-        ("Error of the weights", errors_table(errors, roles)),
+        ("Error of the weights", errors_table(errors, by_file, roles)),
         ("The run", run),
     ]
     return result, tables
@@ -126,9 +141,11 @@ def _prove(work: Work, chosen: Plan, dest: Path, result: dict[str, Any], tables:
     """Adds the loss of what DEST holds."""
     recipe, cost = result["recipe"], work.cost(chosen)
     codes, reference = work.reference(PROVE)
-    losses = {recipe: compare(reference, logits(load(dest).lm, codes))}
-    if cost.full_kv8 is not None:
-        losses[KV8] = compare(reference, logits(work.model(), codes, 8))
+    kv8 = None if cost.full_kv8 is None else compare(reference, logits(work.trial.lm({}), codes, 8))
+    work.forget()
+    losses = {recipe: compare(reference, logits(load(dest, dtype=work.dtype).lm, codes))}
+    if kv8 is not None:
+        losses[KV8] = kv8
     result |= {"loss": loss_json(losses[recipe]), "loss_kv8_alone": loss_json(losses.get(KV8)), "unmeasured": None}
     tables[0] = ("Size and loss", recipes_table([Row(recipe, cost, losses[recipe])]))
     tables.insert(1, ("Loss by stream", streams_table(losses)))
@@ -142,37 +159,39 @@ def compare_recipes(
     calibration: Calibration | None = None,
     offline: bool = False,
 ) -> Found:
-    """Measures every recipe, and `auto` at several budgets, without writing weights. Gives plain data and tables;
-    `folder` gets loss.svg and report.json.
+    """Measures every recipe, and `auto` with as many bytes a frame as each, without writing weights. Gives plain data
+    and tables; `folder` gets loss.svg and report.json.
     """
     work = Work(source, calibration or Calibration(), say, offline)
-    if too_large := work.too_large():
+    if too_large := work.too_large(search=True):
         raise MoshiError(f"the recipes cannot be compared: {too_large}")
-    plans = {name: plan(recipe, work.parts) for name, recipe in RECIPES.items()}
-    least = min(work.cost(chosen).frame_bits for chosen in plans.values())
-    last: Plan = {}
-    for bits in (bits for bits in CURVE if bits >= least):
-        chosen = work.choose(Target(bits=bits))
-        if chosen != last:  # a larger budget may find nothing better
-            plans[f"auto {bits:g}"] = last = chosen
-    codes, reference = work.reference(PROVE)
-    rows = []
-    for name, chosen in plans.items():
-        rows.append(Row(name, work.cost(chosen), work.loss(chosen, codes, reference)))
-        say(f"{name}: done")
-    result = {
-        "source": str(work.files.located.label),
-        "calibration": str(work.calibration),
-        "rows": [row_json(row) for row in rows],
-    }
-    points = [_point(row) for row in rows if row.loss is not None]
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise MoshiError(f"{folder} cannot be made: {error.strerror}; name another folder") from None
-    write_text(folder / "loss.svg", drawing(f"{work.files.located.label}: what each recipe costs", points))
+    plans = {name: plan(recipe, work.parts) for name, recipe in RECIPES.items()}
+    rivals = {}
+    for name, own in sorted(plans.items(), key=lambda item: work.cost(item[1]).frame_bits):
+        bits = work.cost(own).frame_bits
+        chosen = work.choose(Target(bits=bits))
+        rivals[name] = next((known for known, other in plans.items() if other == chosen), f"{AUTO} {bits:.2f}")
+        plans[rivals[name]] = chosen
+    codes, reference = work.reference(PROVE)
+    rows = {}
+    for name, chosen in plans.items():
+        rows[name] = Row(name, work.cost(chosen), work.trial.loss(chosen, codes, reference))
+        say(f"{name}: done")
+    result = {
+        "source": str(work.files.located.label),
+        "calibration": f"{work.calibration}, arithmetic in {str(work.dtype).rpartition('.')[2]}",
+        "rows": [row_json(row) for row in rows.values()],
+        "auto": rivals,
+    }
+    title = f"{work.files.located.label}: what each recipe costs"
+    write_text(folder / "loss.svg", drawing(title, [_point(row) for row in rows.values()]))
     write_json(folder / "report.json", result)
-    return result, [("Recipes", recipes_table(rows))]
+    found = rivals_table([(rows[name], rows[rival]) for name, rival in rivals.items()])
+    return result, [("Recipes", recipes_table(list(rows.values()))), ("auto with as many bytes a frame", found)]
 
 
 def peak_resident() -> int:

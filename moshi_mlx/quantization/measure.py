@@ -7,8 +7,6 @@ likely.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import mlx.core as mx
@@ -18,8 +16,7 @@ from numpy.typing import NDArray
 
 from ..checkpoints.names import join_audio_tables
 from ..models.lm import Lm, Logits
-from .convert import restored
-from .formats import Plan
+from .convert import DTYPE, restored
 
 Codes = NDArray[np.int32]
 
@@ -37,9 +34,11 @@ class Loss:
         return sum(self.kl)
 
 
-def dense(lm: Lm) -> Lm:
-    """The same model without quantization, floats in bfloat16; lazily, if its weights are."""
-    tensors = restored(lm)
+def dense(lm: Lm, dtype: mx.Dtype = DTYPE) -> Lm:
+    """The same model without quantization, its values rounded to bfloat16 as in a file, held as dtype; lazily, if its
+    weights are.
+    """
+    tensors = {name: value.astype(dtype) for name, value in restored(lm).items()}
     result = Lm(lm.config)
     result.load_weights(list(join_audio_tables(tensors, lm.config).items()))
     return result
@@ -57,11 +56,18 @@ def logits(lm: Lm, codes: Codes, kv_bits: int | None = None) -> Logits:
     return result
 
 
+def streams(out: Logits) -> list[tuple[mx.array, mx.array]]:
+    """By stream, text first: logits (B, T, card) and the frames (B, T) that they are known for."""
+    audio = [(out.audio[:, k], out.audio_mask[:, k]) for k in range(out.audio.shape[1])]
+    return [(out.text, out.text_mask), *audio]
+
+
 def compare(reference: Logits, other: Logits) -> Loss:
     """Both from the same codes."""
-    pairs = [_stream(reference.text, other.text, reference.text_mask)]
-    for k in range(reference.audio.shape[1]):
-        pairs.append(_stream(reference.audio[:, k], other.audio[:, k], reference.audio_mask[:, k]))
+    pairs = [
+        _stream(known, guess, mask)
+        for (known, mask), (guess, _) in zip(streams(reference), streams(other), strict=True)
+    ]
     return Loss(tuple(kl for kl, _ in pairs), tuple(same for _, same in pairs))
 
 
@@ -73,28 +79,3 @@ def _stream(reference: mx.array, other: mx.array, mask: mx.array) -> tuple[float
     count = mx.maximum(mask.sum(), 1)
     means = np.array(mx.stack([mx.where(mask, values, 0).sum() / count for values in (kl, same)]))
     return max(0.0, float(means[0])), float(means[1])
-
-
-def impose(lm: Lm, plan: Plan) -> None:
-    """Gives the weights of a dense model the values that the plan leaves of them, one after the other: lazy weights are
-    read, changed and forgotten, so this holds one model.
-    """
-    modules = dict(lm.named_modules())
-    for name, how in plan.items():
-        module = modules[name]
-        packed = mx.quantize(module.weight, how.group, how.bits)
-        module.weight = mx.dequantize(*packed, group_size=how.group, bits=how.bits).astype(module.weight.dtype)
-        mx.eval(module.weight)
-
-
-@contextmanager
-def imposed(lm: Lm, plan: Plan) -> Iterator[None]:
-    """The same for a while; the matrices concerned are held twice."""
-    modules = dict(lm.named_modules())
-    before = {name: modules[name].weight for name in plan}
-    impose(lm, plan)
-    try:
-        yield
-    finally:
-        for name, weight in before.items():
-            modules[name].weight = weight

@@ -67,8 +67,9 @@ def drawing(title: str, points: Sequence[Point]) -> str:
             lines.append(f'<path d="M{path}" fill="none" stroke="{colour}" stroke-width="1.5"/>')
         for p, (x, y) in zip(own, places, strict=True):
             lines.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{colour}"/>')
-            shift = 16 if family == "auto" else -8
-            anchor = "end" if x > WIDTH - 120 else "start"
+            below = family == "auto"  # its line falls to the right, so there is room on the left
+            shift = 16 if below else -8
+            anchor = "end" if x > WIDTH - 120 or (below and x > LEFT + 50) else "start"
             lines.append(_text(x + (-7 if anchor == "end" else 7), y + shift, p.label, anchor=anchor, colour=colour))
         lines.append(f'<circle cx="{WIDTH - 250 + 80 * index}" cy="40" r="4" fill="{colour}"/>')
         lines.append(_text(WIDTH - 242 + 80 * index, 44, family))

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from .formats import TEMPORAL, Format, Matrix, Plan
 
 WEIGHTS = "model.safetensors"
+SMALLEST = 32  # group
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,11 @@ class Recipe:
     def weights_name(self) -> str:
         """The file of the weights."""
         return f"model.q{self.rest.bits}.safetensors" if self.published else WEIGHTS
+
+    @property
+    def least_group(self) -> int:
+        """The smallest group that it falls back to."""
+        return self.rest.group if self.published else SMALLEST
 
 
 def _uniform(bits: int, group: int = 64, published: bool = False) -> Recipe:
@@ -52,7 +58,7 @@ AUTO = "auto"
 
 def fitted(matrix: Matrix, wanted: Format) -> Format | None:
     """The format with the largest possible group, None where no group divides the matrix."""
-    for how in (wanted, Format(wanted.bits, 32)):
+    for how in (wanted, Format(wanted.bits, SMALLEST)):
         if matrix.fits(how):
             return how
     return None

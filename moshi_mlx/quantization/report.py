@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from .formats import Cost
+from .formats import Cost, Plan
 from .measure import Loss
 
 Table = list[tuple[str, ...]]
@@ -39,6 +39,18 @@ def recipes_table(rows: Sequence[Row]) -> Table:
     return table
 
 
+def rivals_table(pairs: Sequence[tuple[Row, Row]]) -> Table:
+    """A line for each recipe and what `auto` makes of as many bytes a frame."""
+    table: Table = [("recipe", "read a frame", "loss", "auto reads", "loss", "of the recipe's")]
+    for one, other in pairs:
+        assert one.loss is not None
+        assert other.loss is not None
+        share = f"{other.loss.total / one.loss.total:.0%}" if one.loss.total else "–"
+        cells = (size(one.cost.frame), nats(one.loss.total), size(other.cost.frame), nats(other.loss.total), share)
+        table.append((one.name, *cells))
+    return table
+
+
 def streams_table(losses: Mapping[str, Loss]) -> Table:
     """A line for each stream, two columns for each loss by name."""
     first = next(iter(losses.values()))
@@ -49,14 +61,15 @@ def streams_table(losses: Mapping[str, Loss]) -> Table:
     return table
 
 
-def errors_table(errors: Mapping[str, float], roles: Mapping[str, str]) -> Table:
-    """By part of the model, the mean and the largest relative error of its matrices."""
-    table: Table = [("part", "matrices", "mean error", "largest", "in")]
+def errors_table(errors: Mapping[str, float], plan: Plan, roles: Mapping[str, str]) -> Table:
+    """By part of the model, the bits of its matrices, and the mean and the largest of their relative errors."""
+    table: Table = [("part", "matrices", "bits", "mean error", "largest", "in")]
     for part in dict.fromkeys(roles[name] for name in errors):
         own = {name: error for name, error in errors.items() if roles[name] == part}
+        bits = sorted({plan[name].bits for name in own})
         worst = max(own, key=lambda name: own[name])
         mean = sum(own.values()) / len(own)
-        table.append((part, str(len(own)), f"{mean:.2%}", f"{own[worst]:.2%}", worst))
+        table.append((part, str(len(own)), ", ".join(map(str, bits)), f"{mean:.2%}", f"{own[worst]:.2%}", worst))
     return table
 
 

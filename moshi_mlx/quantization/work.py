@@ -6,7 +6,7 @@ The source is read anew for each step, so that no step holds what another needs.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,15 +17,19 @@ from ..checkpoints.load import Files, Moshi, load, open_checkpoint
 from ..frame import MoshiError, Pcm
 from ..models.lm import Lm, Logits
 from . import auto
-from .calibration import FRAMES, SEQUENCES, calibrate
-from .convert import restored
+from .calibration import FRAMES, SEQUENCES, Say, calibrate
+from .convert import errors, restored
 from .formats import KEPT_BYTES, Cost, Format, Matrix, Plan, cost, matrices
-from .measure import Codes, Loss, compare, dense, impose, imposed, logits
+from .measure import Codes, dense, logits
 from .report import nats
+from .sensitivity import traces
+from .trial import Trial
 
-CHOOSE, PROVE = 0, 1  # seeds: what `auto` chooses by is not what the result is measured on
-MEMORY = 0.8  # share of the machine's that a source may take
-Say = Callable[[str], None]
+WIDER = 4  # sensitivity takes so many times the codes that plans are measured on: to have seen much counts more there
+CHOOSE, PROVE = 0, WIDER  # seeds: what `auto` chooses by is not what the result is measured on
+SAMPLE = 1 << 16  # weights of a matrix whose error in every format is compared
+MEMORY = 0.8  # share of the machine's that measuring may take
+SEARCH = 1.3  # what gradients take beside the weights
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,7 @@ class Work:
         self.config, self.parts = lm.config, matrices(lm)
         values = sum(value.size for value in restored(lm).values())
         self.others = KEPT_BYTES * (values - sum(part.weights for part in self.parts))
-        self._trials: dict[tuple[tuple[str, Format], ...], float] = {}
+        self._known: dict[tuple[tuple[str, Format], ...], float] = {}
 
     def lazy(self) -> Moshi:
         """The source, its weights still in the file. Raises MoshiError if that is not the file of the beginning."""
@@ -85,67 +89,85 @@ class Work:
 
     def model(self) -> Lm:
         """The source without quantization, its weights still in the file."""
-        return dense(self.lazy().lm)
+        return dense(self.lazy().lm, self.dtype)
 
     def cost(self, chosen: Plan) -> Cost:
         """Of a plan."""
         return cost(chosen, self.parts, self.config, self.others)
 
+    @cached_property
+    def trial(self) -> Trial:
+        """The source in memory, to measure plans with."""
+        return Trial(self.model)
+
+    def forget(self) -> None:
+        """Gives back the memory of `trial`."""
+        self.__dict__.pop("trial", None)
+
     def reference(self, seed: int) -> tuple[Codes, Logits]:
         """Codes to measure on, and what the source predicts there."""
-        lm, c = self.model(), self.calibration
-        mx.eval(lm.parameters())
-        codes = calibrate(self.lazy().mimi, lm, c.sounds, seed, c.sequences, c.frames)
-        return codes, logits(lm, codes)
+        codes = self._talk(seed)
+        return codes, logits(self.trial.lm({}), codes)
 
-    def loss(self, chosen: Plan, codes: Codes, reference: Logits) -> Loss:
-        """Of a plan, without writing a file."""
-        lm = self.model()
-        impose(lm, chosen)
-        return compare(reference, logits(lm, codes))
+    def _talk(self, seed: int, times: int = 1) -> Codes:
+        c = self.calibration
+        return calibrate(self.lazy().mimi, self.trial.lm({}), c.sounds, seed, times * c.sequences, c.frames, self.say)
 
     def choose(self, target: Target) -> Plan:
         """`auto`: the best plan within the budget."""
         budget = target.budget(self.parts, self.others)
-        along = auto.path(auto.parts(self.parts), self._sensitivity, budget.nbytes)
+        along = auto.path(self.parts, self._losses, budget.nbytes)
         family = auto.candidates(along, self.parts, budget)
-        best, least = {}, float("inf")
+        losses: dict[str, float] = {}
         for index, (name, chosen) in enumerate(family.items()):
             key = tuple(sorted(chosen.items()))
-            if key not in self._trials:
-                self._trials[key] = self.loss(chosen, *self._choosing).total
-            self.say(f"auto: plan {index + 1} of {len(family)} ({name}): loss {nats(self._trials[key])} nats a frame")
-            if self._trials[key] < least:
-                best, least = dict(chosen), self._trials[key]
-        return best
+            if key not in self._known:
+                loss = self._known[key] = self.trial.loss(chosen, *self._choosing).total
+                self.say(f"auto: plan {index + 1} of {len(family)} ({name}): loss {nats(loss)} nats a frame")
+            losses[name] = self._known[key]
+        best = min(losses, key=lambda name: losses[name])
+        self.say(f"auto: {best} is best, loss {nats(losses[best])} nats a frame")
+        return dict(family[best])
+
+    @cached_property
+    def _wide(self) -> Codes:
+        return self._talk(CHOOSE, WIDER)
 
     @cached_property
     def _choosing(self) -> tuple[Codes, Logits]:
-        return self.reference(CHOOSE)
+        codes = self._wide[: self.calibration.sequences]
+        return codes, logits(self.trial.lm({}), codes)
 
     @cached_property
-    def _sensitivity(self) -> auto.Sensitivity:
-        codes, reference = self._choosing
-        lm, of = self.model(), auto.parts(self.parts)
-        result: dict[str, dict[int, float]] = {}
-        for index, part in enumerate(of):
-            result[part.name] = losses = {}
-            for bits in auto.BITS:
-                with imposed(lm, part.plan(bits)):
-                    losses[bits] = compare(reference, logits(lm, codes)).total
-            told = ", ".join(f"{bits}: {nats(loss)}" for bits, loss in losses.items())
-            self.say(f"sensitivity: part {index + 1} of {len(of)} ({part.name}), loss by bits {told}")
+    def _losses(self) -> auto.Losses:
+        """What each matrix loses in every format."""
+        wanted = {part.name: formats for part in self.parts if (formats := auto.formats(part))}
+        twice = traces(self.trial.lm({}), list(wanted), self._wide, self.say)
+        fresh = dict(self.model().named_modules())
+        result: dict[str, dict[Format, float]] = {}
+        for name, formats in wanted.items():
+            lost = errors(fresh[name].pop("weight"), formats, SAMPLE)  # popped, so that no more than one is in memory
+            result[name] = {how: twice[name] / 2 * square for how, (square, _) in zip(formats, lost, strict=True)}
         return result
 
-    def too_large(self) -> str | None:
-        """Why the source cannot be measured on this machine, if it cannot."""
-        needs = self.cost({}).nbytes
-        has = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    @property
+    def dtype(self) -> mx.Dtype:
+        """The arithmetic to measure in: float32 if memory allows. In bfloat16, rounding is heard beside 8 bits."""
+        return mx.float32 if 2 * SEARCH * self.cost({}).nbytes < MEMORY * _memory() else mx.bfloat16
+
+    def too_large(self, search: bool = False) -> str | None:
+        """Why the source cannot be measured on this machine, or `auto` cannot search there, if so."""
+        needs, has = self.cost({}).nbytes * (SEARCH if search else 1), _memory()
         if needs < MEMORY * has:
             return None
-        return f"the source takes {needs / 1e9:.1f} GB of memory, this machine has {has / 1e9:.1f}"
+        return f"that takes {needs / 1e9:.1f} GB of memory, this machine has {has / 1e9:.1f}"
 
     def in_file(self, names: Sequence[str]) -> list[str]:
         """Names of matrices in the file, where the audio tables are apart."""
         tables = [f"audio_embs.{k}" for k in range(self.config.n_q)]
         return [one for name in names for one in (tables if name == "audio_emb" else [name])]
+
+
+def _memory() -> int:
+    """Of this machine, in bytes."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

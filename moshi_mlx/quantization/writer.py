@@ -56,7 +56,11 @@ class TensorWriter:
         self._start, self._specs = 8 + len(text), specs
         self.nbytes, self.written = position, 0
         self._file = path.open("wb", buffering=0)
-        self._put(0, len(text).to_bytes(8, "little") + text)
+        try:
+            self._put(0, len(text).to_bytes(8, "little") + text)
+        except BaseException:
+            self._file.close()
+            raise
 
     def write(self, name: str, piece: mx.array) -> None:
         """The next rows of a tensor, of the announced dtype and width; MoshiError if the disk does not take them."""

@@ -22,6 +22,7 @@ from .voices import RATE
 FRAME = 1920
 NOISES = (1e-4, 1e-3, 5e-3)
 LOUD = 4e-3  # rms of a frame of Moshi's that counts as sound
+SHORTEST = 12 * FRAME  # of an answer that STOI can judge
 LEAD, WAIT = 6, 48  # frames before a question and after it
 GREEDY = moshi_mlx.Sampling(text_temperature=0.0, audio_temperature=0.0)
 
@@ -206,7 +207,7 @@ class Evaluation:
             part = wave[: len(reference)]
             made += recogniser.errors(self.texts[answer], part)
             original += recogniser.errors(self.texts[answer], reference)
-            if len(part) == len(reference):
+            if len(part) == len(reference) >= SHORTEST:
                 scores.append(stoi(reference, part, RATE))
         return {
             "recogniser's word accuracy: Moshi": round(1 - made[0] / max(1, made[1]), 3),
