@@ -95,7 +95,7 @@ def _write_quantized(out: TensorWriter, module: str, value: mx.array, how: Forma
         mx.eval(*packed)
         for leaf, part in zip(("weight", "scales", "biases"), packed, strict=True):
             out.write(f"{module}.{leaf}", part)
-    return errors(value, [how])[0][1] ** 0.5
+    return float(errors(value, [how])[0][1] ** 0.5)
 
 
 def requantized(value: mx.array, how: Format, dtype: mx.Dtype = mx.float32) -> mx.array:

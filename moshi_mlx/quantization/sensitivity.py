@@ -49,7 +49,8 @@ def _portions(lm: Lm, names: Sequence[str]) -> Iterator[list[str]]:
 
 def _norms(lm: Lm, names: Sequence[str], codes: Codes, key: mx.array) -> dict[str, float]:
     """The squared norms of the gradients of some matrices."""
-    modules = [dict(lm.named_modules())[name] for name in names]
+    known = dict(lm.named_modules())
+    modules = [known[name] for name in names]
     own = [module.weight for module in modules]
 
     def score(weights: list[mx.array]) -> mx.array:
