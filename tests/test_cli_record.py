@@ -231,7 +231,7 @@ def test_wrong_use_is_one_line(
     recorded: Path, tmp_path: Path, asked: list[str], status: int, says: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Guards against tracebacks, and minutes of loading before a mistake in the options is told."""
-    soundfile.write(tmp_path / "mono.wav", np.zeros(1_000), 24_000)
+    soundfile.write(tmp_path / "mono.wav", np.zeros(4_800), 24_000)
     places = {"NEW": "new", "DIR": ".", "MONO": "mono.wav"}
     words = [str(tmp_path / places[word]) if word in places else word for word in asked]
     assert main([str(recorded / "take-1") if word == "TAKE" else word for word in words]) == status
