@@ -62,16 +62,16 @@ def test_gradients_tell_the_loss_of_small_errors(work: Work) -> None:
     names += ["audio_emb", "transformer.layers.0.self_attn.out_proj", "depformer.slices.0.linear_in"]
     lm, codes = work.trial.lm({}), work._wide
     reference = logits(lm, codes)
-    twice = traces(lm, names, codes, lambda _: None)
+    twice = traces(lm, names, np.tile(codes, (12, 1, 1)), lambda _: None)  # as many passes as make chance small
     modules = dict(lm.named_modules())
     for name in names:
         own, size = modules[name].weight, 0.01 * mx.sqrt(mx.square(modules[name].weight).mean())
         losses = []
-        for seed in range(6):
+        for seed in range(12):
             modules[name].weight = own + size * mx.random.normal(own.shape, key=mx.random.key(seed))
             losses.append(compare(reference, logits(lm, codes)).total)
         modules[name].weight = own
-        assert 0.6 < np.mean(losses) / (twice[name] / 2 * size.item() ** 2) < 1.6, name
+        assert 0.75 < np.mean(losses) / (twice[name] / 2 * size.item() ** 2) < 1.33, name
 
 
 SIZES = st.tuples(st.sampled_from([TEMPORAL, DEPTH, HEADS, EMBEDDINGS]), st.integers(1, 9), st.integers(1, 5))
