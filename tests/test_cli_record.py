@@ -219,6 +219,8 @@ def test_live_is_chat_with_a_recording(
         (["record", "NEW", "--finish"], 1, "no recording"),
         (["replay", "NEW"], 1, "no recording"),
         (["replay", "TAKE", "--out", "DIR"], 2, "is there already"),
+        (["record", "/proc/self/new", "MONO"], 1, "cannot be made"),
+        (["record", "NEW", "MONO", "--model", "none/at/all"], 1, "none/at/all"),
         (["record", "NEW", "MONO", "--seed", "-1"], 2, "seed"),
         (["analyze", "NEW"], 1, "cannot be read: No such file"),
         (["analyze", "MONO", "--timeline", "/nowhere/x.svg"], 2, ".svg"),

@@ -93,11 +93,17 @@ def _takes(args: argparse.Namespace) -> int:
 
     lines = parse_script(args.script, _read) if args.script else in_turn([say(path, _read) for path in args.input])
     from ..checkpoints.load import load
+    from ..recording.recorder import make_folder
     from ..session import Session
     from .origin import session_info
 
-    moshi = load(args.model, offline=args.offline)
-    check_hears(moshi)
+    make_folder(args.folder)  # a place where nothing can be written is told before minutes of loading
+    try:
+        moshi = load(args.model, offline=args.offline)
+        check_hears(moshi)
+    except BaseException:
+        args.folder.rmdir()
+        raise
     announce(moshi, "record")
     session = Session(moshi, args.seed, sampling_from(args, moshi.config.sampling))
     info = session_info(session, args.model, live=False, title=args.title or args.folder.absolute().name)

@@ -35,6 +35,18 @@ CHECK_SECONDS = 1.0  # how often the folder is looked for
 _Job = tuple[Reply | None, Pcm | None, dict[str, Any] | None]
 
 
+def make_folder(folder: Path) -> None:
+    """Makes the folder of a new recording; one that cannot be made, or already holds something, raises MoshiError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if any(folder.iterdir()):
+            raise MoshiError(f"{folder} is not empty: name a new folder for the recording")
+    except (FileExistsError, NotADirectoryError):
+        raise MoshiError(f"{folder} is a file: name a folder for the recording") from None
+    except OSError as error:
+        raise MoshiError(f"{folder} cannot be made: {error.strerror}; name a folder where you may write") from None
+
+
 class Recorder:
     """Writes one conversation into a folder. A context manager; leaving it closes the files (`finish` then makes the
     pages).
@@ -54,14 +66,7 @@ class Recorder:
         live: `add` never waits. on_failure: told once, in one line, on the recorder's thread, that recording has
         stopped.
         """
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            if any(folder.iterdir()):
-                raise MoshiError(f"{folder} is not empty: name a new folder for the recording")
-        except (FileExistsError, NotADirectoryError):
-            raise MoshiError(f"{folder} is a file: name a folder for the recording") from None
-        except OSError as error:
-            raise MoshiError(f"{folder} cannot be made: {error.strerror}; name a folder where you may write") from None
+        make_folder(folder)
         self.folder = folder
         self.failure: str | None = None
         self._live = live
