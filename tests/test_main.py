@@ -29,10 +29,20 @@ def test_told_to_end_it_leaves_no_half_of_a_file(number: signal.Signals, tmp_pat
     """A SIGTERM, or a closed window, left `.conversation.wav.part` behind; Ctrl-C did not. What was said is kept."""
     out = tmp_path / "conversation.wav"
     words = ["run", str(QUESTION), "-o", str(out), "--tail", "3600", "--seed", "1"]
-    with subprocess.Popen([*MOSHI, *words], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    process = subprocess.Popen(
+        [*MOSHI, *words],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # whatever nohup left to the tests
+    )
+    try:
         wait_for(tmp_path / ".conversation.wav.part")
         process.send_signal(number)
         _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.wait()
     assert process.returncode == 128 + number, err
     assert b"Traceback" not in err
     assert not list(tmp_path.glob(".*"))
