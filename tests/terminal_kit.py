@@ -46,9 +46,10 @@ class Terminal:
     @staticmethod
     def _take() -> None:
         """In the child: a session of its own, with this terminal in control, so that Ctrl-C is a signal (which is
-        ignored in what a shell has put into the background).
+        ignored in what a shell has put into the background; SIGHUP, under nohup).
         """
         signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
         os.setsid()
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
