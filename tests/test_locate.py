@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from moshi_mlx.checkpoints import locate as locate_module
 from moshi_mlx.checkpoints.companions import HUB_TOKENIZER, roles
+from moshi_mlx.checkpoints.hub import link
 from moshi_mlx.checkpoints.known import BY_ALIAS, KNOWN, MOSHI_MIMI, MOSHI_TOKENIZER
 from moshi_mlx.checkpoints.locate import inside, locate
 from moshi_mlx.frame import MoshiError
@@ -192,3 +194,16 @@ def test_known_models_are_consistent() -> None:
     assert not any("/" in known.alias or "@" in known.alias for known in KNOWN)
     assert BY_ALIAS["moshiko-q4"].repo == "kyutai/moshiko-mlx-q4"
     assert roles([], None, BY_ALIAS["helium-q4"].weights).family == "helium"
+
+
+def test_a_link_is_made_by_two_at_once(tmp_path: Path) -> None:
+    """Between the look and the link another command made it: "could not be stored: File exists"."""
+    blob, pointer = tmp_path / "blob", tmp_path / "snapshot" / "model.safetensors"
+    pointer.parent.mkdir()
+    blob.write_bytes(b"weights")
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(50):
+            pointer.unlink(missing_ok=True)
+            list(pool.map(lambda _: link(pointer, blob), range(8)))
+            assert pointer.read_bytes() == b"weights"
+    assert [path.name for path in pointer.parent.iterdir()] == [pointer.name]

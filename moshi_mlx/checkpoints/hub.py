@@ -13,6 +13,7 @@ import hashlib
 import os
 import re
 import shutil
+import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,6 +126,13 @@ def check_space(sizes: Iterable[int]) -> int:
     return needed
 
 
+def link(pointer: Path, blob: Path) -> None:
+    """Makes pointer a link to blob, in one move: another command may be doing the same, or a dead link be there."""
+    new = pointer.with_name(f".{pointer.name}.{uuid.uuid4().hex}")
+    new.symlink_to(os.path.relpath(blob, pointer.parent))
+    new.replace(pointer)
+
+
 def download(source: Listing, names: Sequence[str], progress: Progress) -> Path:
     """Fetches what is not on disk of these files and gives the folder of the snapshot."""
     home = _home(source.address.repo)
@@ -137,8 +145,7 @@ def download(source: Listing, names: Sequence[str], progress: Progress) -> Path:
             pointer, blob = folder / name, home / "blobs" / source.files[name].digest
             pointer.parent.mkdir(parents=True, exist_ok=True)
             if not pointer.exists():
-                pointer.unlink(missing_ok=True)  # a link to a blob that was deleted
-                pointer.symlink_to(os.path.relpath(blob, pointer.parent))
+                link(pointer, blob)
         if "config.json" not in source.files:
             marker = home / ".no_exist" / source.commit / "config.json"
             marker.parent.mkdir(parents=True, exist_ok=True)
