@@ -89,18 +89,17 @@ def test_memory_is_flat_for_ever(load: Callable) -> None:
     for n in range(40):
         session.step(sound[n % 7])
     shapes = [leaf.shape for leaf in leaves(session.state)]
-    mx.reset_peak_memory()
-    active = mx.get_active_memory()
+    active, peaks = mx.get_active_memory(), []
     assert active > 0
-    for n in range(200):
+    for n in range(2960):
+        mx.reset_peak_memory()
         session.step(sound[n % 7])
-    early = mx.get_peak_memory()
-    for n in range(2760):
-        session.step(sound[n % 7])
+        peaks.append(mx.get_peak_memory())
     assert session.state.frames == 3000
     assert mx.get_active_memory() <= active + 4096
-    # Which buffers live at once hangs on MLX's threads: two frames of sound. A history of 68 bytes a frame is 190 kB.
-    assert mx.get_peak_memory() <= early + 2 * 4 * FRAME
+    # Which buffers live at once hangs on MLX's threads, by tens of kB from frame to frame, but not in the middle of
+    # many: two frames of sound. A history of 68 bytes a frame is 190 kB.
+    assert np.median(peaks[-200:]) <= np.median(peaks[:200]) + 2 * 4 * FRAME
     assert [leaf.shape for leaf in leaves(session.state)] == shapes
 
 
