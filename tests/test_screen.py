@@ -131,6 +131,13 @@ def test_the_start_shows_its_stages_with_progress() -> None:
     assert "43%" in shown
 
 
+def test_no_echo_mode_is_claimed_before_there_is_a_loudspeaker() -> None:
+    """Which one it is hangs on the loudspeaker: "off" would be read as what was chosen."""
+    for name, shown in (("", "echo …"), ("Headphones", "echo off")):
+        now = numbers(output_name=name, echo="off")
+        assert shown in " ".join(text_of(render(view(now=now, numbers=now), 120, 40)).split())
+
+
 def test_control_characters_never_reach_the_terminal() -> None:
     """A model whose tokens are bytes, or a device with a strange name, could move the cursor or set the window's
     title.

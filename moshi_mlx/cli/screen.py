@@ -145,7 +145,7 @@ def _fields(view: View) -> list[Text]:
         _field("overruns", f"{n.overruns}", n.overruns > 0),
         _field("dropped", f"{n.dropped_ms:.0f} ms", lost),
         _field("context", _context(n.frames, view.context)),
-        _field("echo", f"{n.echo} ({view.echo_reason})" if view.echo_reason else n.echo),
+        _field("echo", _echo(n.echo, view.echo_reason) if n.output_name else "…"),  # chosen for the loudspeaker
     ]
     if view.memory:
         fields.append(_field("memory", view.memory))
@@ -154,6 +154,10 @@ def _fields(view: View) -> list[Text]:
     if n.reopened:
         fields.append(_field("reopened", f"{n.reopened}"))
     return fields
+
+
+def _echo(mode: str, reason: str) -> str:
+    return f"{mode} ({reason})" if reason else mode
 
 
 def _context(frames: int, window: int) -> str:
