@@ -129,7 +129,8 @@ def test_tables_go_to_stdout_and_kept_matrices_are_named(tmp_path: Path, capsys:
 def test_a_stopped_process_leaves_no_checkpoint_under_the_name(source: Path, tmp_path: Path, kind: int) -> None:
     """Guards against half a checkpoint under the name that was asked for, however the process ends."""
     slow = (
-        "import sys, time\n"
+        "import signal, sys, time\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # ignored where tests run in the background
         "from moshi_mlx.quantization import writer\n"
         "from moshi_mlx.cli.main import entry\n"
         "written = writer.TensorWriter.write\n"

@@ -25,7 +25,7 @@ from .report import nats
 from .sensitivity import traces
 from .trial import Trial
 
-WIDER = 4  # sensitivity takes so many times the codes that plans are measured on: to have seen much counts more there
+WIDER = 4  # `auto` takes so many times the codes that the proof takes: rare frames carry most of a small loss
 CHOOSE, PROVE = 0, WIDER  # seeds: what `auto` chooses by is not what the result is measured on
 SAMPLE = 1 << 16  # weights of a matrix whose error in every format is compared
 MEMORY = 0.8  # share of the machine's that measuring may take
@@ -135,8 +135,7 @@ class Work:
 
     @cached_property
     def _choosing(self) -> tuple[Codes, Logits]:
-        codes = self._wide[: self.calibration.sequences]
-        return codes, logits(self.trial.lm({}), codes)
+        return self._wide, logits(self.trial.lm({}), self._wide)
 
     @cached_property
     def _losses(self) -> auto.Losses:

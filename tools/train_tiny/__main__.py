@@ -25,7 +25,7 @@ def main() -> None:
     parser.add_argument("--decoder-steps", type=int, help="70000 on a GPU, 8000 on a CPU")
     parser.add_argument("--shards", type=int, default=46, help="scenes are made in shards of 250")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--questions", type=int, default=81, help="questions a noise level in the evaluation")
+    parser.add_argument("--questions", type=int, default=324, help="of the script, in the evaluation (all)")
     parser.add_argument("--parts", default="", help="parts of the evaluation, with commas between (all)")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -77,27 +78,25 @@ class Evaluation:
         wave[start:end] += self.clips.audio(clip)
         return wave, end
 
-    def on_script(self, noises: tuple[float, ...] = NOISES) -> dict[str, Any]:
+    def on_script(self, noise: float) -> dict[str, Any]:
         """Questions of the script: exact text, answer chosen, latency of the first word and of the first sound."""
-        out: dict[str, Any] = {}
-        word_at, sound_at = [], []
-        for noise in noises:
-            exact = chosen = 0
-            for clip in self.asked:
-                wave, end = self._question(clip, noise)
-                heard, expected = converse(self.session, wave), self.texts[clip.answer]
-                said = heard.text()
-                exact += said == expected
-                chosen += self._chosen(said) == clip.answer
-                if heard.words:
-                    word_at.append(heard.words[0][0] * 80 - end / 24)
-                if heard.loud().any():
-                    sound_at.append(int(np.argmax(heard.loud())) * 80 - end / 24)
-            out[f"exact text at noise {noise:g}"] = round(exact / len(self.asked), 3)
-            out[f"right answer chosen at noise {noise:g}"] = round(chosen / len(self.asked), 3)
-        out["first word after the question, ms (10 %, median, 90 %)"] = _spread(word_at)
-        out["first sound after the question, ms (10 %, median, 90 %)"] = _spread(sound_at)
-        return out
+        word_at, sound_at, exact, chosen = [], [], 0, 0
+        for clip in self.asked:
+            wave, end = self._question(clip, noise)
+            heard = converse(self.session, wave)
+            said = heard.text()
+            exact += said == self.texts[clip.answer]
+            chosen += self._chosen(said) == clip.answer
+            if heard.words:
+                word_at.append(heard.words[0][0] * 80 - end / 24)
+            if heard.loud().any():
+                sound_at.append(int(np.argmax(heard.loud())) * 80 - end / 24)
+        return {
+            f"noise {noise:g}: exact text, of {len(self.asked)} questions": round(exact / len(self.asked), 3),
+            f"noise {noise:g}: right answer chosen": round(chosen / len(self.asked), 3),
+            f"noise {noise:g}: first word after the question, ms (10 %, median, 90 %)": _spread(word_at),
+            f"noise {noise:g}: first sound after the question, ms (10 %, median, 90 %)": _spread(sound_at),
+        }
 
     def _chosen(self, said: str) -> int:
         """The answer of the script that shares most words with what was said; −1 if nothing was."""
@@ -108,12 +107,13 @@ class Evaluation:
         return int(np.argmax(shared))
 
     def off_script(self) -> dict[str, Any]:
-        """Sentences outside the script: "not understood" or silence."""
-        kept = 0
-        for number, clip in enumerate(self.off):
-            said = converse(self.session, self._question(clip, NOISES[number % 3])[0]).text()
-            kept += said in (NOT_UNDERSTOOD, "")
-        return {"off-script: not understood or silent": round(kept / len(self.off), 3)}
+        """Sentences outside the script, each at every noise: "not understood" or silence."""
+        kept: dict[str, float] = {}
+        for noise in NOISES:
+            said = [converse(self.session, self._question(clip, noise)[0]).text() for clip in self.off]
+            share = float(np.mean([text in (NOT_UNDERSTOOD, "") for text in said]))
+            kept[f"noise {noise:g}: not understood or silent, of {len(said)} off-script"] = round(share, 3)
+        return kept
 
     def idle(self, seconds: float) -> dict[str, Any]:
         """False starts in silence, hiss of three levels, hum-like rumble and music, `seconds` altogether."""
@@ -233,12 +233,12 @@ def evaluate(folder: Path, checkpoint: Path, questions: int, parts: list[str]) -
 
 
 def _sampled(run: Evaluation) -> dict[str, Any]:
-    """The script again, at the default temperatures and one noise level."""
-    return {f"default sampling: {name}": value for name, value in run.on_script(NOISES[1:2]).items()}
+    """The script again, at the default temperatures."""
+    return {f"default sampling, {name}": value for name, value in run.on_script(NOISES[1]).items()}
 
 
 PARTS: dict[str, Callable[[Evaluation], dict[str, Any]]] = {
-    "script": Evaluation.on_script,
+    **{f"noise-{noise:g}": partial(Evaluation.on_script, noise=noise) for noise in NOISES},
     "off": Evaluation.off_script,
     "interruption": lambda run: run.interruption(24),
     "audio": Evaluation.audio,

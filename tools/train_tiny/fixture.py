@@ -11,7 +11,7 @@ import torch
 from moshi.models.lm import LMModel
 from moshi.models.loaders import CheckpointInfo
 
-from .watch import generate
+from .lm import generate
 
 _FRAME = 1920
 

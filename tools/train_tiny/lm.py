@@ -6,6 +6,7 @@ answer is right. Without them it learns the answers by heart and picks the wrong
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from moshi.models.lm import LMModel
+from moshi.models.lm import LMGen, LMModel
 from moshi.models.lm_utils import _delay_sequence
 from torch import Tensor, nn
 
@@ -23,7 +24,6 @@ from .codes import answer_texts, load_encoder, make_own
 from .device import Optimizer, default_device, halves, recorded
 from .scenes import NO_LABEL
 from .shapes import CARD, CODEBOOKS, new_lm
-from .watch import monitor
 
 BATCH, DEPTH_FRAMES = (96, 2048) if torch.cuda.is_available() else (16, 384)
 OWN_NOISE, TEXT_NOISE, JITTER = 0.03, 0.01, 0.06
@@ -31,7 +31,6 @@ USER_NOISE = 0.5  # at most: every scene has its own share of wrong user codes
 FINE_NOISE = 0.3  # how often a scene's finer user codebooks, which tell the voice more than the words, mean nothing
 DROPOUT = 0.2
 PEAK_RATE = 2e-3
-AGAIN_RATE, HEADS_RATE, HEADS_STEPS = 1.5e-4, 3e-3, 250  # of a model that was finished before
 
 
 class Conversations:
@@ -104,10 +103,7 @@ def corrupt(inputs: Tensor) -> Tensor:
 
 
 class Trainer:
-    """One model, its auxiliary heads and its optimizer; resumes from folder/lm.pt.
-
-    If that holds a finished model and nothing else, it goes on from there with fresh heads and a low rate.
-    """
+    """One model, its auxiliary heads and its optimizer; resumes from folder/lm.pt."""
 
     def __init__(self, folder: Path, steps: int, device: torch.device, seed: int = 1) -> None:
         torch.manual_seed(seed)
@@ -120,19 +116,13 @@ class Trainer:
         for layer in self.lm.transformer.layers:
             for module in (layer.self_attn, layer.gating):
                 module.register_forward_hook(_drop)
-        path = folder / "lm.pt"
-        kept = torch.load(path, map_location=device) if path.exists() else {}
-        again = bool(kept) and "modules" not in kept
-        if again:
-            self.lm.load_state_dict(kept["shipped"])
-            self._teach_heads()
-        rate = AGAIN_RATE if again else PEAK_RATE
-        self.optimizer = Optimizer(list(self.modules.parameters()), rate, (0.9, 0.98), decay=0.05, clip=1.0)
+        self.optimizer = Optimizer(list(self.modules.parameters()), PEAK_RATE, (0.9, 0.98), decay=0.05, clip=1.0)
         self.sums = torch.zeros(6, device=device)
-        if "modules" in kept:
+        if (folder / "lm.pt").exists():
+            kept = torch.load(folder / "lm.pt", map_location=device)
             self.modules.load_state_dict(kept["modules"])
             self.optimizer.load(kept["optimizer"])
-            self.step, self.optimizer.peak = kept["step"], kept["peak"]
+            self.step = kept["step"]
 
     def run(self, save_every: int = 1000) -> None:
         begun = time.time()
@@ -159,50 +149,23 @@ class Trainer:
     def _save(self) -> None:
         """lm.pt: what goes on, and the running mean of the weights, which is what ships."""
         kept = {"modules": self.modules.state_dict(), "optimizer": self.optimizer.state(), "step": self.step}
-        kept["peak"] = self.optimizer.peak
         self.optimizer.swap()
         kept["shipped"] = {name: value.cpu().clone() for name, value in self.lm.state_dict().items()}
         self.optimizer.swap()
         torch.save(kept, self.folder / "lm.tmp")
         (self.folder / "lm.tmp").rename(self.folder / "lm.pt")
 
-    def _teach_heads(self) -> None:
-        """Fresh heads learn alone: at first their errors would only spoil a finished model."""
-        heads = [*self.word_head.parameters(), *self.choice_head.parameters()]
-        optimizer = torch.optim.Adam(heads, HEADS_RATE)
-        for _ in range(HEADS_STEPS):
-            delayed, words, choice = self._batch()
-            with torch.no_grad():
-                hidden, _ = self.lm.forward_text(corrupt(delayed[:, :, :-1]))
-            word_loss, choice_loss, _ = self._heard(hidden, words, choice)
-            optimizer.zero_grad()
-            (word_loss + choice_loss).backward()
-            optimizer.step()
-
-    def _batch(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Codes (B, 17, T + 1) as the model reads them, delayed and after the initial tokens; the labels."""
+    def _update(self) -> None:
         codes, words, choice = self.data.batch()
         initial = self.lm._get_initial_token().expand(len(codes), -1, -1)
-        return torch.cat([initial, _delay_sequence(DELAYS, codes, initial)], dim=2), words, choice
-
-    def _heard(self, hidden: Tensor, words: Tensor, choice: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The losses of both heads, and the share of right answers."""
-        word_logits, choice_logits = self.word_head(hidden), self.choice_head(hidden)
-        word_loss = F.cross_entropy(word_logits.float().transpose(1, 2), words)
-        choice_loss = F.cross_entropy(choice_logits.float().transpose(1, 2), choice, ignore_index=NO_LABEL)
-        labelled = choice != NO_LABEL
-        chosen = ((choice_logits.argmax(-1) == choice) & labelled).sum() / labelled.sum()
-        return word_loss, choice_loss, chosen
-
-    def _update(self) -> None:
-        delayed, words, choice = self._batch()
+        delayed = torch.cat([initial, _delay_sequence(DELAYS, codes, initial)], dim=2)
         targets = delayed[:, :, 1:]
         with halves(self.device):
             hidden, logits = self.lm.forward_text(corrupt(delayed[:, :, :-1]))
             flat = targets.transpose(1, 2).flatten(0, 1)
             frames = self._depth_frames(flat)
             audio = self.lm.forward_depformer_training(flat[frames][:, :, None], hidden.flatten(0, 1)[frames][:, None])
-            word_loss, choice_loss, chosen = self._heard(hidden, words, choice)
+            word_logits, choice_logits = self.word_head(hidden), self.choice_head(hidden)
         text = targets[:, 0]
         each = F.cross_entropy(logits[:, 0].float().transpose(1, 2), text, reduction="none")
         weight = torch.where(text == tokens.PAD, 0.3, torch.where(text == tokens.EPAD, 1.0, 2.0))
@@ -212,8 +175,12 @@ class Trainer:
         audio_loss = F.cross_entropy(
             guesses.transpose(1, 2), wanted.where(wanted != CARD, NO_LABEL), ignore_index=NO_LABEL
         )
+        word_loss = F.cross_entropy(word_logits.float().transpose(1, 2), words)
+        choice_loss = F.cross_entropy(choice_logits.float().transpose(1, 2), choice, ignore_index=NO_LABEL)
         self.optimizer.step(2 * text_loss + audio_loss + word_loss + 0.5 * choice_loss)
+        labelled = choice != NO_LABEL
         hit = (guesses.argmax(-1) == wanted).float().mean()
+        chosen = ((choice_logits.argmax(-1) == choice) & labelled).sum() / labelled.sum()
         self.sums += torch.stack(
             [value.detach() for value in (text_loss, audio_loss, hit, word_loss, choice_loss, chosen)]
         )
@@ -228,6 +195,44 @@ class Trainer:
 def _drop(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
     """A forward hook: dropout, which the reference's classes do not have, on what a layer adds."""
     return F.dropout(output, DROPOUT, module.training)
+
+
+@torch.no_grad()
+def generate(lm: LMModel, user: Tensor, text_temperature: float = 0.0, audio_temperature: float = 0.0) -> Tensor:
+    """Live replies to user codes (B, 8, T) by the reference's LMGen: (B, 9, T) of text and codes by frame."""
+    sampling = text_temperature > 0
+    gen = LMGen(lm, use_sampling=sampling, temp=audio_temperature or 1.0, temp_text=text_temperature or 1.0)
+    columns, user = [], user.to(next(lm.parameters()).device)
+    with gen.streaming(len(user)):
+        for frame in [0, *range(user.shape[2])]:  # the first frame twice: so real frame n is read at step n + 1
+            column = gen.step(user[:, :, frame : frame + 1])
+            if column is not None:
+                columns.append(column)
+    return torch.cat(columns, dim=2)
+
+
+def monitor(folder: Path, lm: LMModel, texts: list[str], text_temperature: float = 0.0) -> str:
+    """Score the monitoring questions of speakers that training never used: codes in, text out."""
+    processor = tokens.make(folder)
+    with np.load(folder / "monitor.npz") as file:
+        user, answers, ends = torch.from_numpy(file["user"].astype(np.int64)), file["answer"], file["end"]
+    lm.eval()
+    said = generate(lm, user, text_temperature)[:, 0].cpu().numpy()
+    lm.train()
+    exact, near, off, latency = 0, 0, 0, []
+    for row, answer, end in zip(said, answers, ends, strict=True):
+        words = [processor.id_to_piece(int(t))[1:] for t in row if t > tokens.PAD]
+        expected = texts[answer] if answer >= 0 else texts[-2]
+        exact += int(answer >= 0 and " ".join(words) == expected)
+        near += int(answer >= 0 and words[:2] == expected.split()[:2])
+        off += int(answer < 0 and (" ".join(words) == expected or not words))
+        if words:
+            latency.append(int(np.flatnonzero(row > tokens.PAD)[0]) * 80 - end / 24)
+    asked = int((answers >= 0).sum())
+    return (
+        f"watched: exact {exact}/{asked}, first words {near}/{asked}, off-script {off}/{len(answers) - asked}, "
+        f"first word after {np.median(latency) if latency else math.nan:.0f} ms"
+    )
 
 
 def train(folder: Path, steps: int) -> None:
