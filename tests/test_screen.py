@@ -124,17 +124,15 @@ def test_states_are_words_not_only_colours() -> None:
 
 def test_the_start_shows_its_stages_with_progress() -> None:
     """A 5 GB load was a black screen."""
-    now = numbers(state="starting", stage="load", stage_done=0.43)
-    shown = text_of(render(view(now=now, stages=["import", "load"]), 80, 24))
-    assert "✓ import" in shown
-    assert "… load" in shown
-    assert "43%" in shown
+    start = view(now=numbers(state="starting", stage="load", stage_done=0.43), stages=["import", "load"])
+    shown = text_of(render(start, 80, 24))
+    for part in ("✓ import", "… load", "43%"):
+        assert part in shown
 
 
 def test_no_echo_mode_is_claimed_before_there_is_a_loudspeaker() -> None:
-    """Which one it is hangs on the loudspeaker: "off" would be read as what was chosen."""
     for name, shown in (("", "echo …"), ("Headphones", "echo off")):
-        now = numbers(output_name=name, echo="off")
+        now = numbers(output_name=name, echo="off")  # which would be read as what was chosen
         assert shown in " ".join(text_of(render(view(now=now, numbers=now), 120, 40)).split())
 
 
