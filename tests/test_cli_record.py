@@ -240,3 +240,11 @@ def test_wrong_use_is_one_line(
     assert says in told.err
     assert len(told.err.strip().splitlines()) == 1
     assert not (tmp_path / "new").exists()
+
+
+def test_a_failed_record_leaves_a_folder_that_was_there(tmp_path: Path) -> None:
+    """Only what the command itself made may go again."""
+    (tmp_path / "mine").mkdir()
+    soundfile.write(tmp_path / "mono.wav", np.zeros(4_800), 24_000)
+    assert main(["record", str(tmp_path / "mine"), str(tmp_path / "mono.wav"), "--model", "none/at/all"]) == 1
+    assert (tmp_path / "mine").is_dir()

@@ -97,12 +97,14 @@ def _takes(args: argparse.Namespace) -> int:
     from ..session import Session
     from .origin import session_info
 
+    new = not args.folder.exists()
     make_folder(args.folder)  # a place where nothing can be written is told before minutes of loading
     try:
         moshi = load(args.model, offline=args.offline)
         check_hears(moshi)
     except BaseException:
-        args.folder.rmdir()
+        if new:
+            args.folder.rmdir()
         raise
     announce(moshi, "record")
     session = Session(moshi, args.seed, sampling_from(args, moshi.config.sampling))

@@ -12,7 +12,7 @@ STAGES = ("data", "codec", "scenes", "codes", "lm", "decoder", "export", "demo",
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tools.train_tiny", description=__doc__)
-    parser.add_argument("stage", choices=(*STAGES, "all"), help="what to do; `all` does everything in this order")
+    parser.add_argument("stage", choices=(*STAGES, "further", "all"), help="what to do; `all`: the first ten in turn")
     parser.add_argument(
         "--work", type=Path, default=ROOT / "build" / "tiny", help="folder for what lies between the stages"
     )
@@ -54,7 +54,7 @@ def run(stage: str, options: argparse.Namespace) -> None:
     if stage == "scenes":
         from . import scenes
 
-        return scenes.make(work, options.shards)
+        return scenes.make(work, range(options.shards))
     import torch
 
     torch.set_num_threads(options.threads)
@@ -77,6 +77,10 @@ def run(stage: str, options: argparse.Namespace) -> None:
         from . import decoder
 
         decoder.train(work, options.decoder_steps or (70000 if torch.cuda.is_available() else 8000))
+    elif stage == "further":
+        from . import further
+
+        further.improve(work)
     elif stage == "fixture":
         from . import fixture
 

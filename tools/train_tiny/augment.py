@@ -1,4 +1,4 @@
-"""What happens to a voice between a mouth and a model: other throats, rooms, microphones, noises. NumPy, 24 kHz."""
+"""What happens to a voice between a mouth and a model: rooms, microphones, noises. NumPy, 24 kHz."""
 
 from __future__ import annotations
 
@@ -6,18 +6,6 @@ import numpy as np
 from numpy.random import Generator
 
 from .voices import RATE
-
-
-def vary(speech: np.ndarray, draw: Generator) -> np.ndarray:
-    """Another speaker: rate, pitch and formants scaled together, and a different spectral tilt; the loudness stays."""
-    ratio = float(np.exp(draw.uniform(np.log(0.86), np.log(1.18))))
-    positions = np.arange(0, len(speech) - 1, ratio)
-    varied = np.interp(positions, np.arange(len(speech)), speech).astype(np.float32)
-    if draw.random() < 0.5:
-        before = float(np.std(varied))
-        varied[1:] += draw.uniform(-0.6, 0.6) * varied[:-1]
-        varied *= before / (float(np.std(varied)) + 1e-9)
-    return varied
 
 
 def room(signal: np.ndarray, draw: Generator) -> np.ndarray:

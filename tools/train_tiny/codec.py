@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from . import augment
+from . import augment, speakers
 from .clips import Clip, Clips
 from .shapes import FRAME, LATENT
 
@@ -98,7 +98,7 @@ class Examples:
         if self.draw.random() < 0.9:
             while position < size - 24000 or position < 9600:
                 clip = self.clip()
-                speech = augment.vary(self.clips.audio(clip), self.draw)[: size - position]
+                speech = speakers.vary(self.clips.audio(clip), self.draw)[: size - position]
                 clean[position : position + len(speech)] = speech
                 whole &= position + len(speech) < size
                 reading = self.clips.readings[clip.text]

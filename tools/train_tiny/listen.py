@@ -23,7 +23,7 @@ from .shapes import CODEBOOKS, new_mimi
 
 WARM = 300  # steps before the quantizer starts
 PEAK_RATE = 2e-3
-_USERS, _OWN = 48, 12  # windows of a training batch
+BATCH_USERS, _BATCH_OWN = 48, 12  # windows of a training batch
 USERS, OWN = 10, 3  # windows of user speech and of Moshi's voice in a group …
 _BATCHES = 40  # … and groups in a shard
 
@@ -60,11 +60,12 @@ def keep(folder: Path, shards: range) -> None:
         print(f"listen: kept shard {shard}", flush=True)
 
 
-class _Kept:
+class Kept:
     """The kept windows: users and Moshi's own apart, in memory; `refresh` takes in new shards."""
 
     def __init__(self, folder: Path, seed: int) -> None:
         self.folder, self.draw, self.files = folder, np.random.default_rng(seed), 0
+        self.old, self.new_share = 0, 0.0  # how many windows are old, and how often to draw one that is not
         self.refresh()
 
     def refresh(self) -> None:
@@ -82,8 +83,9 @@ class _Kept:
 
     def batch(self) -> tuple[Tensor, ...]:
         """(latents, mels) of users then own, and fine, phones, labels."""
-        a = self.draw.integers(0, len(self.labels), _USERS)
-        b = self.draw.integers(0, len(self.fine), _OWN)
+        new = self.draw.random(BATCH_USERS) < self.new_share
+        a = self.draw.integers(np.where(new, self.old, 0), len(self.labels))
+        b = self.draw.integers(0, len(self.fine), _BATCH_OWN)
         both = [np.concatenate([user[a], own[b]]) for user, own in zip(self.user, self.own, strict=True)]
         found = (*both, self.fine[b], self.phones[a].astype(np.int64), self.labels[a].astype(np.int64))
         return tuple(torch.from_numpy(x.astype(np.float32) if x.dtype == np.float16 else x) for x in found)
@@ -92,7 +94,7 @@ class _Kept:
 def train(folder: Path, steps: int, seed: int = 2) -> None:
     """Train on the kept windows into folder/encoder.pt (written every 500 steps; resumes from it)."""
     torch.manual_seed(seed)
-    kept, mimi = _Kept(folder, seed), new_mimi().train()
+    kept, mimi = Kept(folder, seed), new_mimi().train()
     heads = Heads(int(kept.labels.max()))
     parts = (mimi.encoder.model[-1], mimi.encoder_transformer, mimi.downsample, mimi.quantizer, heads)
     parameters = [p for part in parts for p in part.parameters()]
@@ -109,7 +111,8 @@ def train(folder: Path, steps: int, seed: int = 2) -> None:
             group["lr"] = rate
         if step == WARM:
             _start_quantizer(mimi, kept)
-        losses = _losses(mimi, heads, kept, quantize=step >= WARM)
+        batch = kept.batch()
+        losses = listening_losses(mimi, heads, latents(mimi, batch[0]), batch, quantize=step >= WARM)
         loss = sum(weight * value for weight, value in zip((1, 0.5, 1, 1, 0.15, 0.25), losses, strict=True))
         optimizer.zero_grad()
         loss.backward()
@@ -129,34 +132,37 @@ def train(folder: Path, steps: int, seed: int = 2) -> None:
             (folder / "encoder.tmp").rename(folder / "encoder.pt")
 
 
-def _latent(mimi: MimiModel, kept: Tensor) -> Tensor:
+def latents(mimi: MimiModel, kept: Tensor) -> Tensor:
     """Kept convolution outputs (B, 256, 2 T) → unquantized latents (B, LATENT, T)."""
     with halves(kept.device):
         (coded,) = mimi.encoder_transformer(mimi.encoder.model[-1](kept))
         return mimi.downsample(coded).float()
 
 
-def _losses(mimi: MimiModel, heads: Heads, kept: _Kept, quantize: bool) -> list[Tensor]:
-    """Mel, harmonics, phones from the first codebook, phones from all (by frame, then by CTC), commitment."""
-    latent, mel, fine, phone_rows, labels = kept.batch()
-    semantic, full, commit = quantized(mimi, _latent(mimi, latent), quantize)
+def listening_losses(
+    mimi: MimiModel, heads: Heads, heard: Tensor, batch: tuple[Tensor, ...], quantize: bool = True
+) -> list[Tensor]:
+    """Of a batch's latents: mel, harmonics, phones from the first codebook, phones from all (by frame, then by CTC),
+    commitment."""
+    _, mel, fine, phone_rows, labels = batch
+    semantic, full, commit = quantized(mimi, heard, quantize)
     made, made_fine = heads.spectra(full)
     far, flat = (made - mel).abs(), labels.T.flatten()
     phones = [
-        F.cross_entropy(heads.phone_logits(head, x[:_USERS]).flatten(0, 1), flat)
+        F.cross_entropy(heads.phone_logits(head, x[:BATCH_USERS]).flatten(0, 1), flat)
         for head, x in ((heads.semantic, semantic), (heads.all, full))
     ]
-    mel_loss = 0.5 * far[:_USERS].mean() + far[_USERS:].mean()
-    fine_loss = (made_fine[_USERS:] - fine).abs().mean()
-    return [mel_loss, fine_loss, *phones, _ctc(heads, full[:_USERS], phone_rows), commit]
+    mel_loss = 0.5 * far[:BATCH_USERS].mean() + far[BATCH_USERS:].mean()
+    fine_loss = (made_fine[BATCH_USERS:] - fine).abs().mean()
+    return [mel_loss, fine_loss, *phones, _ctc(heads, full[:BATCH_USERS], phone_rows), commit]
 
 
 @torch.no_grad()
-def _start_quantizer(mimi: MimiModel, kept: _Kept) -> None:
+def _start_quantizer(mimi: MimiModel, kept: Kept) -> None:
     """k-means on a few thousand latents; the reference starts one level a call."""
-    latents = torch.cat([_latent(mimi, kept.batch()[0]) for _ in range(3)])
+    heard = torch.cat([latents(mimi, kept.batch()[0]) for _ in range(3)])
     for _ in range(CODEBOOKS):
-        mimi.quantizer(latents, 12.5)
+        mimi.quantizer(heard, 12.5)
 
 
 def _ctc(heads: Heads, latent: Tensor, phones: Tensor) -> Tensor:

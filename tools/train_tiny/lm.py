@@ -105,7 +105,7 @@ def corrupt(inputs: Tensor) -> Tensor:
 class Trainer:
     """One model, its auxiliary heads and its optimizer; resumes from folder/lm.pt."""
 
-    def __init__(self, folder: Path, steps: int, device: torch.device, seed: int = 1) -> None:
+    def __init__(self, folder: Path, steps: int, device: torch.device, seed: int = 1, peak: float = PEAK_RATE) -> None:
         torch.manual_seed(seed)
         self.folder, self.steps, self.step, self.device = folder, steps, 0, device
         self.data, self.texts = Conversations(folder, device), answer_texts(folder)
@@ -116,7 +116,7 @@ class Trainer:
         for layer in self.lm.transformer.layers:
             for module in (layer.self_attn, layer.gating):
                 module.register_forward_hook(_drop)
-        self.optimizer = Optimizer(list(self.modules.parameters()), PEAK_RATE, (0.9, 0.98), decay=0.05, clip=1.0)
+        self.optimizer = Optimizer(list(self.modules.parameters()), peak, (0.9, 0.98), decay=0.05, clip=1.0)
         self.sums = torch.zeros(6, device=device)
         if (folder / "lm.pt").exists():
             kept = torch.load(folder / "lm.pt", map_location=device)
@@ -127,7 +127,7 @@ class Trainer:
     def run(self, save_every: int = 1000) -> None:
         begun = time.time()
         self.optimizer.schedule(1, self.steps, warm=200)
-        update = recorded(self._update, self.device)
+        update = recorded(self.update, self.device)
         while self.step < self.steps:
             self.step += 1
             self.optimizer.schedule(self.step, self.steps, warm=200)
@@ -155,7 +155,7 @@ class Trainer:
         torch.save(kept, self.folder / "lm.tmp")
         (self.folder / "lm.tmp").rename(self.folder / "lm.pt")
 
-    def _update(self) -> None:
+    def update(self) -> None:
         codes, words, choice = self.data.batch()
         initial = self.lm._get_initial_token().expand(len(codes), -1, -1)
         delayed = torch.cat([initial, _delay_sequence(DELAYS, codes, initial)], dim=2)

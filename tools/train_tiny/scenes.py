@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import augment, tokens
+from . import augment, speakers, tokens
 from .clips import Clip, Clips
 from .script import pairs
 from .voices import SPEECH_RMS
@@ -87,7 +87,7 @@ class Simulator:
 
     def _utter(self, scene: Scene, clip: Clip, start: int) -> int:
         """Add a clip at a sample; label its words; return the sample after its end."""
-        speech = augment.vary(self.clips.audio(clip), self.draw)
+        speech = speakers.vary(self.clips.audio(clip), self.draw)
         part = speech[: max(0, len(scene.clean) - start)]
         scene.clean[start : start + len(part)] += part
         begin = 0.0
@@ -139,9 +139,9 @@ class Simulator:
         return np.clip(heard, -1, 1)
 
 
-def make(folder: Path, shards: int, size: int = 250, seed: int = 5) -> None:
+def make(folder: Path, shards: range, size: int = 250, seed: int = 5) -> None:
     """Write scenes-NNN.npz for every shard that is missing (each takes about half a minute)."""
-    for shard in range(shards):
+    for shard in shards:
         path = folder / f"scenes-{shard:03d}.npz"
         if path.exists():
             continue
@@ -154,4 +154,4 @@ def make(folder: Path, shards: int, size: int = 250, seed: int = 5) -> None:
         heard = np.stack([(wave * 32767).astype(np.int16) for _, wave in drawn])
         np.savez(path.with_suffix(".tmp.npz"), heard=heard, **fields)
         path.with_suffix(".tmp.npz").rename(path)
-        print(f"scenes: shard {shard + 1} of {shards}", flush=True)
+        print(f"scenes: shard {shard} of {shards[0]} to {shards[-1]}", flush=True)

@@ -1,0 +1,150 @@
+"""Stage `further`: a finished tiny Moshi learns to hear more voices, without a GPU and without a new decoder.
+
+The encoder learns on, from speakers that speakers.py makes up; its quantizer, what the codes say of a spectrum, and
+how it hears Moshi's own voice are held. So codes keep their meaning: decoder and answers stay, and the language model
+goes on from its shipped weights, on new scenes. All of it lies in WORK/further, the work folder of later stages.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from . import codes, listen, scenes
+from .codec import Heads
+from .device import default_device
+from .filterbank import BANDS
+from .lm import Trainer
+from .shapes import new_mimi
+
+KEPT, SCENES = range(100, 116), range(80, 120)  # numbers of the new shards: new seeds
+ENCODER_STEPS, ENCODER_RATE, NEW_SHARE = 2400, 1e-3, 0.55
+LM_STEPS, LM_RATE = 2400, 3e-4
+HEAD_STEPS, HEAD_RATE = 250, 3e-3
+_WEIGHTS = (1, 0.5, 1, 1, 0.25, 0.25, 3)  # of the encoder's losses
+_LINKED = ("clips.i16", "clips.json", "readings.json", "answers.json", "answers.npz", "own.npz", "decoder.pt")
+
+
+def improve(work: Path, encoder_steps: int = ENCODER_STEPS, lm_steps: int = LM_STEPS) -> None:
+    """Everything, in WORK/further; resumes."""
+    folder = work / "further"
+    folder.mkdir(exist_ok=True)
+    old = sorted(work.glob("kept-???.npz"))
+    for path in (*(work / name for name in _LINKED), *old):
+        if not (folder / path.name).is_symlink():
+            (folder / path.name).symlink_to(os.path.relpath(path, folder))
+    listen.keep(folder, KEPT)
+    Listener(work, folder, encoder_steps).run()
+    scenes.make(folder, SCENES)
+    codes.make_monitor(folder)
+    codes.encode_scenes(folder)
+    trainer = Trainer(folder, lm_steps, default_device(), seed=7, peak=LM_RATE)
+    if trainer.step == 0:
+        _start(trainer, torch.load(work / "lm.pt", map_location=trainer.device)["shipped"])
+    trainer.run(save_every=400)
+
+
+class Listener:
+    """The encoder of `work` learning on in `folder`; resumes from listener.pt and leaves encoder.pt."""
+
+    def __init__(self, work: Path, folder: Path, steps: int, seed: int = 5) -> None:
+        torch.manual_seed(seed)
+        self.folder, self.steps, self.step = folder, steps, 0
+        self.kept = listen.Kept(folder, seed)
+        self.kept.old = len(self.kept.labels) * len(list(work.glob("kept-???.npz"))) // self.kept.files
+        self.kept.new_share = NEW_SHARE
+        saved = torch.load(work / "encoder.pt")
+        self.mimi, self.heads = new_mimi(), Heads(int(self.kept.labels.max()))
+        self.mimi.load_state_dict(saved["mimi"])
+        self.heads.load_state_dict(saved["heads"])
+        self.before = copy.deepcopy(self.mimi).eval()
+        for layer in self.mimi.encoder_transformer.transformer.layers:
+            layer.self_attn.register_forward_hook(lambda module, _, out: F.dropout(out, 0.08, module.training))
+        self.mimi.train()
+        for module in self.mimi.quantizer.modules():
+            if hasattr(module, "cluster_usage"):  # a codebook: in training it would move
+                module.eval()
+        learning = (self.mimi.encoder.model[-1], self.mimi.encoder_transformer, self.mimi.downsample, self.heads)
+        self.heads.mel.requires_grad_(False)
+        self.parameters = [p for part in learning for p in part.parameters() if p.requires_grad]
+        self.adam = torch.optim.AdamW(self.parameters, ENCODER_RATE, betas=(0.9, 0.98), weight_decay=1e-2)
+        self.mean = [p.detach().clone() for p in self.parameters]
+        if (folder / "listener.pt").exists():
+            state = torch.load(folder / "listener.pt")
+            self.step, self.mean = state["step"], state["mean"]
+            self.adam.load_state_dict(state["adam"])
+            for p, value in zip(self.parameters, state["parameters"], strict=True):
+                p.data.copy_(value)
+
+    def run(self) -> None:
+        sums, begun = np.zeros(len(_WEIGHTS)), time.time()
+        while self.step < self.steps:
+            self.step += 1
+            share = 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * self.step / self.steps))
+            for group in self.adam.param_groups:
+                group["lr"] = ENCODER_RATE * min(1.0, self.step / 100) * share
+            losses = self._losses()
+            self.adam.zero_grad()
+            torch.stack([weight * loss for weight, loss in zip(_WEIGHTS, losses, strict=True)]).sum().backward()
+            nn.utils.clip_grad_norm_(self.parameters, 1.0)
+            self.adam.step()
+            for mean, p in zip(self.mean, self.parameters, strict=True):
+                mean.lerp_(p.data, 1 / min(300.0, 1 + self.step / 8))
+            sums += [loss.item() for loss in losses]
+            if self.step % 100 == 0:
+                shown = " ".join(f"{value:.3f}" for value in sums / 100)
+                print(f"further {self.step}/{self.steps} {time.time() - begun:.0f} s: {shown} (the last: own voice)")
+                sums[:] = 0
+            if self.step % 300 == 0 or self.step == self.steps:
+                self._save()
+
+    def _losses(self) -> list[Tensor]:
+        """Those of listen.py, and how far the latents of Moshi's own voice have moved."""
+        batch, users = self.kept.batch(), listen.BATCH_USERS
+        with torch.no_grad():
+            goal = listen.latents(self.before, batch[0][users:])
+        heard = listen.latents(self.mimi, torch.cat([deafened(batch[0][:users]), batch[0][users:]]))
+        moved = (heard[users:] - goal).square().mean() / goal.var()
+        return [*listen.listening_losses(self.mimi, self.heads, heard, batch), moved]
+
+    def _save(self) -> None:
+        """listener.pt, and encoder.pt with the running mean of the weights."""
+        now = [p.detach().clone() for p in self.parameters]
+        state = {"step": self.step, "mean": self.mean, "parameters": now, "adam": self.adam.state_dict()}
+        torch.save(state, self.folder / "listener.pt")
+        for p, value in zip(self.parameters, self.mean, strict=True):
+            p.data.copy_(value)
+        kept = {"mimi": self.mimi.state_dict(), "heads": self.heads.state_dict(), "step": self.step}
+        torch.save(kept, self.folder / "encoder.pt")
+        for p, value in zip(self.parameters, now, strict=True):
+            p.data.copy_(value)
+
+
+def deafened(kept: Tensor) -> Tensor:
+    """Filterbank outputs (B, 8 · BANDS, T) in which one to three neighbouring bands, now and then, say nothing."""
+    count = len(kept)
+    width, first = torch.randint(1, 4, (count, 1)), torch.randint(0, BANDS, (count, 1))
+    bands = torch.arange(BANDS)
+    hit = (torch.rand(count, 1) < 0.35) & (bands >= first) & (bands < first + width)
+    split = kept.view(count, BANDS, 8, -1)
+    return torch.where(hit[:, :, None, None], split.mean(3, keepdim=True), split).view_as(kept)
+
+
+def _start(trainer: Trainer, shipped: dict[str, Tensor]) -> None:
+    """Shipped weights, and new auxiliary heads, which learn alone before everything does."""
+    trainer.lm.load_state_dict(shipped)
+    trainer.lm.requires_grad_(False)
+    trainer.optimizer.rate.fill_(HEAD_RATE)
+    trainer.optimizer.keep.fill_(1.0)
+    for _ in range(HEAD_STEPS):
+        trainer.update()
+    trainer.sums.zero_()
+    trainer.lm.requires_grad_(True)
