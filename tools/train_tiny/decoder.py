@@ -110,9 +110,11 @@ def train(folder: Path, steps: int, seed: int = 3) -> None:
 
 
 def load_decoder(folder: Path) -> MimiModel:
-    """The whole codec: the encoder of stage `codec`, and the decoder trained so far."""
+    """The whole codec: the folder's encoder, and the decoder trained so far (perhaps beside an earlier encoder)."""
     voice = Voice(load_encoder(folder))
-    voice.load_state_dict(torch.load(folder / "decoder.pt", map_location="cpu")["shipped"])
+    shipped = torch.load(folder / "decoder.pt", map_location="cpu")["shipped"]
+    heard = ("mimi.encoder", "mimi.downsample")  # the encoder's parts: those of encoder.pt stand
+    voice.load_state_dict({**voice.state_dict(), **{k: v for k, v in shipped.items() if not k.startswith(heard)}})
     filterbank.install(voice.mimi.encoder)
     return voice.install().eval()
 

@@ -27,7 +27,7 @@ from .shapes import new_mimi
 
 KEPT, SCENES = range(100, 116), range(80, 120)  # numbers of the new shards: new seeds
 ENCODER_STEPS, ENCODER_RATE, NEW_SHARE = 2400, 1e-3, 0.55
-LM_STEPS, LM_RATE = 2400, 3e-4
+LM_STEPS, LM_RATE = 1200, 3e-4
 HEAD_STEPS, HEAD_RATE = 250, 3e-3
 _WEIGHTS = (1, 0.5, 1, 1, 0.25, 0.25, 3)  # of the encoder's losses
 _LINKED = ("clips.i16", "clips.json", "readings.json", "answers.json", "answers.npz", "own.npz", "decoder.pt")
