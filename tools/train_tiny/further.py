@@ -8,7 +8,6 @@ goes on from its shipped weights, on new scenes. All of it lies in WORK/further,
 from __future__ import annotations
 
 import copy
-import math
 import os
 import time
 from pathlib import Path
@@ -16,11 +15,11 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from . import codes, listen, scenes
 from .codec import Heads
-from .device import default_device
+from .device import Optimizer, default_device
 from .filterbank import BANDS
 from .lm import Trainer
 from .shapes import new_mimi
@@ -74,34 +73,26 @@ class Listener:
                 module.eval()
         learning = (self.mimi.encoder.model[-1], self.mimi.encoder_transformer, self.mimi.downsample, self.heads)
         self.heads.mel.requires_grad_(False)
-        self.parameters = [p for part in learning for p in part.parameters() if p.requires_grad]
-        self.adam = torch.optim.AdamW(self.parameters, ENCODER_RATE, betas=(0.9, 0.98), weight_decay=1e-2)
-        self.mean = [p.detach().clone() for p in self.parameters]
+        parameters = [p for part in learning for p in part.parameters() if p.requires_grad]
+        self.optimizer = Optimizer(parameters, ENCODER_RATE, (0.9, 0.98), decay=1e-2, clip=1.0)
         if (folder / "listener.pt").exists():
             state = torch.load(folder / "listener.pt")
-            self.step, self.mean = state["step"], state["mean"]
-            self.adam.load_state_dict(state["adam"])
-            for p, value in zip(self.parameters, state["parameters"], strict=True):
-                p.data.copy_(value)
+            self.step = state["step"]
+            self.mimi.load_state_dict(state["mimi"])
+            self.heads.load_state_dict(state["heads"])
+            self.optimizer.load(state["optimizer"])
 
     def run(self) -> None:
         sums, begun = np.zeros(len(_WEIGHTS)), time.time()
         while self.step < self.steps:
             self.step += 1
-            share = 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * self.step / self.steps))
-            for group in self.adam.param_groups:
-                group["lr"] = ENCODER_RATE * min(1.0, self.step / 100) * share
+            self.optimizer.schedule(self.step, self.steps, warm=100)
             losses = self._losses()
-            self.adam.zero_grad()
-            torch.stack([weight * loss for weight, loss in zip(_WEIGHTS, losses, strict=True)]).sum().backward()
-            nn.utils.clip_grad_norm_(self.parameters, 1.0)
-            self.adam.step()
-            for mean, p in zip(self.mean, self.parameters, strict=True):
-                mean.lerp_(p.data, 1 / min(300.0, 1 + self.step / 8))
+            self.optimizer.step(torch.stack([w * loss for w, loss in zip(_WEIGHTS, losses, strict=True)]).sum())
             sums += [loss.item() for loss in losses]
             if self.step % 100 == 0:
                 shown = " ".join(f"{value:.3f}" for value in sums / 100)
-                print(f"further {self.step}/{self.steps} {time.time() - begun:.0f} s: {shown} (the last: own voice)")
+                print(f"further {self.step}/{self.steps} {time.time() - begun:.0f} s: {shown}", flush=True)
                 sums[:] = 0
             if self.step % 300 == 0 or self.step == self.steps:
                 self._save()
@@ -117,15 +108,15 @@ class Listener:
 
     def _save(self) -> None:
         """listener.pt, and encoder.pt with the running mean of the weights."""
-        now = [p.detach().clone() for p in self.parameters]
-        state = {"step": self.step, "mean": self.mean, "parameters": now, "adam": self.adam.state_dict()}
-        torch.save(state, self.folder / "listener.pt")
-        for p, value in zip(self.parameters, self.mean, strict=True):
-            p.data.copy_(value)
-        kept = {"mimi": self.mimi.state_dict(), "heads": self.heads.state_dict(), "step": self.step}
-        torch.save(kept, self.folder / "encoder.pt")
-        for p, value in zip(self.parameters, now, strict=True):
-            p.data.copy_(value)
+        self._write("listener.pt", {"optimizer": self.optimizer.state()})
+        self.optimizer.swap()
+        self._write("encoder.pt", {})
+        self.optimizer.swap()
+
+    def _write(self, name: str, more: dict[str, object]) -> None:
+        kept = {"mimi": self.mimi.state_dict(), "heads": self.heads.state_dict(), "step": self.step, **more}
+        torch.save(kept, self.folder / "listener.tmp")
+        (self.folder / "listener.tmp").rename(self.folder / name)
 
 
 def deafened(kept: Tensor) -> Tensor:
