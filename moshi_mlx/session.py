@@ -6,7 +6,6 @@ host reads once, after it.
 
 from __future__ import annotations
 
-import json
 import secrets
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -17,18 +16,16 @@ import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
+from . import saved
 from .checkpoints.fingerprint import fingerprint
-from .checkpoints.header import read_header
-from .checkpoints.load import Moshi, read_tensors
+from .checkpoints.load import Moshi
 from .frame import FRAME, Codes, MoshiError, Pcm, Reply
-from .models.cache import leaves, plain, replace, replace_plain
+from .models.cache import leaves
 from .models.lm import LmState
 from .models.mimi import MimiState
 from .models.sampling import Sampling, seed_of
 
-BEST = "very_good"
 PRACTICE = 3  # frames: kernels are built in the first, nothing is new in the third
-MAX_FRAMES = 1 << 30  # positions are int32, two a frame in the codec: 2.7 years
 
 
 @dataclass
@@ -36,8 +33,8 @@ class SessionState:
     """Everything that changes from frame to frame, changed in place.
 
     frames: user frames taken. text_token: the newest one, which belongs to frame `frames`. unsaid: its text while no
-    reply has carried it
-    (the priming step's). pending: bytes of a character that is not complete. started: some text was given out.
+    reply has carried it (the priming step's). pending: bytes of a character that is not complete. started: some text
+    was given out.
     """
 
     lm: LmState
@@ -67,7 +64,7 @@ class Session:
         """
         self.moshi, self.sampling, self.kv_bits = moshi, sampling or Sampling(), kv_bits
         self.seed = secrets.randbits(32) if seed is None else seed_of(seed)
-        self._condition = self._quality()
+        self._condition = moshi.lm.best_condition()
         self.reset()
 
     def reset(self) -> None:
@@ -78,15 +75,15 @@ class Session:
         self.state.unsaid = self._text(int(self._finish(self._sample(initial))[0]))
 
     def warm_up(self, progress: Callable[[float], None] = lambda done: None) -> None:
-        """Traces and builds all that any later frame needs, then starts anew. Tells the fraction done."""
+        """Builds all that any later frame needs, then starts anew. Tells the fraction done."""
         ring, user = self.state.lm.transformer, mx.zeros((1, self.moshi.config.lm.user_q), mx.int32)
         turns = ring.turns()
         for done in range(PRACTICE):
             self.step(np.zeros(FRAME, np.float32))
             progress((done + 1) / (PRACTICE + len(turns)))
         for done, offset in enumerate(turns):
-            ring.offset = offset  # as if so many frames had passed: traced, never evaluated
-            self._sample(user)
+            ring.offset = offset  # as if so many frames had passed
+            mx.eval(self._sample(user), *leaves(self.state.lm))  # Metal builds a kernel when it first runs
             progress((PRACTICE + done + 1) / (PRACTICE + len(turns)))
         self.reset()
 
@@ -97,14 +94,26 @@ class Session:
         pcm = np.asarray(pcm, np.float32)
         if pcm.shape != (FRAME,):
             raise MoshiError(f"a frame is {FRAME} samples, not an array of shape {pcm.shape}")
-        lm, mimi, state = self.moshi.config.lm, self.moshi.mimi, self.state.mimi
-        sound = mx.array(np.nan_to_num(pcm)).reshape(1, FRAME, 1)
-        user = mimi.encode_frames(sound, state.encoder)[:, : lm.user_q, 0]
+        heard = np.nan_to_num(pcm, posinf=0, neginf=0)  # a number of 1e38 would leave NaN in the codec's keys
+        sound = mx.array(heard).reshape(1, FRAME, 1)
+        codes = self.moshi.mimi.encode_frames(sound, self.state.mimi.encoder)
+        return self._reply(codes[:, : self.moshi.config.lm.user_q, 0])
+
+    def end(self) -> Reply:
+        """A frame that says that the user's sound is over, instead of sound: Hibiki then translates what is left and
+        samples EOS.
+        """
+        lm = self.moshi.config.lm
+        return self._reply(mx.full((1, lm.user_q), lm.card, mx.int32))
+
+    def _reply(self, user: mx.array) -> Reply:
+        """One frame, of the user's codes (1, user_q)."""
+        lm, mimi = self.moshi.config.lm, self.moshi.mimi
         sampled = self._sample(user)
         own = self.state.lm.columns.complete(lm)
         parts = [sampled, own, user]
         if speaks := self._speaks():
-            parts.append(mimi.decode_frames(own[..., None], state.decoder)[..., 0])
+            parts.append(mimi.decode_frames(own[..., None], self.state.mimi.decoder)[..., 0])
         host = self._finish(*parts)
         token, ends = int(host[0]), np.cumsum([1 + lm.dep_q, lm.dep_q, lm.user_q])
         codes, users = host[ends[0] : ends[1]].astype(np.int32), host[ends[1] : ends[2]].astype(np.int32)
@@ -132,56 +141,22 @@ class Session:
 
     def save(self, path: str | Path) -> None:
         """Writes the conversation's state to a safetensors file, beside it first, then renamed."""
-        path = Path(path)
-        head = {
-            "model": fingerprint(self.moshi),
-            "seed": self.seed,
-            "kv_bits": self.kv_bits,
-            "sampling": asdict(self.sampling),
-            "plain": [value.hex() if isinstance(value, bytes) else value for value in plain(self.state)],
-        }
-        arrays = {f"{index:05}": array for index, array in enumerate(leaves(self.state))}
-        beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.safetensors")
-        try:
-            mx.save_safetensors(str(beside), arrays, {"moshi_session": json.dumps(head)})
-            beside.replace(path)
-        except (OSError, RuntimeError) as error:
-            raise MoshiError(f"the session cannot be saved to {path}: {error}") from None
-        finally:
-            beside.unlink(missing_ok=True)
+        kept = {"seed": self.seed, "kv_bits": self.kv_bits, "sampling": asdict(self.sampling)}
+        saved.write(Path(path), self.state, {"model": fingerprint(self.moshi), **kept})
 
     @classmethod
     def restore(cls, moshi: Moshi, path: str | Path) -> Session:
         """The session that `save` wrote, with the model it was saved with. Raises MoshiError for any other file."""
-        path = Path(path)
-        fault = MoshiError(f"{path} is not a session of this model, or is damaged; save it again")
-        metadata = read_header(path).metadata
-        try:
-            head = json.loads(metadata["moshi_session"])
-            session = cls.__new__(cls)
+        path, session = Path(path), cls.__new__(cls)
+        with saved.reading(path) as head:
             session.moshi, session.seed, session.kv_bits = moshi, seed_of(head["seed"]), head["kv_bits"]
             session.sampling = Sampling(**head["sampling"])
             if head["model"] != fingerprint(moshi):
-                raise fault
-            session._condition = session._quality()
+                raise ValueError("another model")
+            session._condition = moshi.lm.best_condition()
             session.state = session._empty()
-            values = [
-                bytes.fromhex(new) if isinstance(old, bytes) else new
-                for old, new in zip(plain(session.state), head["plain"], strict=True)
-            ]
-        except (KeyError, TypeError, ValueError, OverflowError, RecursionError, MoshiError):
-            raise fault from None
-        tensors = read_tensors(path)
-        old = leaves(session.state)
-        arrays = [tensors.get(f"{index:05}", mx.array(0)) for index in range(len(old))]
-        if any(a.shape != b.shape or a.dtype != b.dtype for a, b in zip(arrays, old, strict=True)):
-            raise fault
-        if any(type(new) is not type(was) for new, was in zip(values, plain(session.state), strict=True)):
-            raise fault
-        replace(session.state, arrays)
-        replace_plain(session.state, values)
-        if not session._sound():
-            raise fault
+            saved.fill(session.state, path, head["plain"])
+            saved.check(session.state, session._empty(), moshi.config.lm)
         return session
 
     def _empty(self) -> SessionState:
@@ -191,14 +166,6 @@ class Session:
 
     def _sample(self, user: mx.array) -> mx.array:
         return self.moshi.lm.step(user, self.state.lm, self.sampling, self._condition)
-
-    def _quality(self) -> mx.array | None:
-        """Models that were taught how good their examples are (Hibiki) are asked for the best."""
-        wishes = {name: BEST for name, c in self.moshi.config.lm.conditioners.items() if BEST in c.values}
-        condition = self.moshi.lm.condition(wishes)
-        if condition is not None:
-            mx.eval(condition)
-        return condition
 
     def _speaks(self) -> bool:
         """Whether the step of the present user frame completes a frame of Moshi's."""
@@ -221,24 +188,3 @@ class Session:
         if text and not state.started:
             state.started, text = True, text.removeprefix(" ")
         return text
-
-    def _sound(self) -> bool:
-        """Whether restored values can be stepped on: they came from a file."""
-        state, config = self.state, self.moshi.config.lm
-        parts = (state.lm.transformer, state.mimi.encoder.transformer, state.mimi.decoder.transformer)
-        fresh = self._empty()
-        same = (fresh.lm.transformer, fresh.mimi.encoder.transformer, fresh.mimi.decoder.transformer)
-        rings = all(
-            0 <= part.offset < 2 * MAX_FRAMES
-            and part.position.item() == part.offset
-            and (part.context, part.slots) == (new.context, new.slots)
-            for part, new in zip(parts, same, strict=True)
-        )
-        tokens, recent = np.array(state.lm.columns.tokens), np.array(state.lm.recent)
-        limits = np.array(config.initial)[None, :, None]
-        return bool(
-            rings
-            and 0 <= state.frames < MAX_FRAMES
-            and ((tokens >= 0) & (tokens <= limits)).all()
-            and ((recent >= 0) & (recent < config.text_card)).all()
-        )

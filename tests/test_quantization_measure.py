@@ -12,7 +12,7 @@ from quantization_kit import BASE, HIBIKI, SMALL, make_source, random_lm
 
 import moshi_mlx
 from moshi_mlx.frame import FRAME
-from moshi_mlx.quantization.calibration import calibrate, converse
+from moshi_mlx.quantization.calibration import calibrate, converse, hear
 from moshi_mlx.quantization.measure import compare, logits
 from moshi_mlx.quantization.plot import Point, drawing
 
@@ -78,6 +78,31 @@ def test_calibration_with_and_without_sound(tmp_path: Path, changes: dict) -> No
         codes = calibrate(moshi.mimi, moshi.lm, sounds, sequences=2, frames=9)
         assert codes.shape == (2, moshi.config.lm.streams, 9)
         assert codes.min() >= 0
+
+
+def test_what_auto_chose_by_is_not_what_proves_it(source: Path) -> None:
+    """Short sounds were taken from the beginning again, and every frame of the proof was one that `auto` had heard."""
+    moshi, rng = moshi_mlx.load(source), np.random.default_rng(1)
+    sounds = [rng.normal(0, 0.2, 30 * FRAME).astype(np.float32), rng.normal(0, 0.1, 20 * FRAME).astype(np.float32)]
+    heard = np.concatenate([hear(moshi.mimi, pcm, 2) for pcm in sounds], axis=1)
+    talks = []
+    for part in ((0, 0.8), (0.8, 1)):
+        codes = calibrate(moshi.mimi, moshi.lm, sounds, sequences=3, frames=20, part=part)
+        talks.append({tuple(column) for column in codes[:, 3:].transpose(0, 2, 1).reshape(-1, 2).tolist()})
+    assert talks[0] == {tuple(column) for column in heard[:, :40].T.tolist()}
+    assert talks[1] == {tuple(column) for column in heard[:, 40:].T.tolist()}
+    assert talks[1] - talks[0]
+
+
+def test_measuring_keeps_no_more_than_it_needs(source: Path) -> None:
+    """Rings of a full window for every sequence were 25 GB beside a 7B, for 10 s of talk."""
+    lm = random_lm(BASE | SMALL | {"context": 20_000})
+    user = np.zeros((4, 2, 5), np.int32)
+    for work in (lambda: converse(lm, user, 0), lambda: logits(lm, np.zeros((4, 5, 20), np.int32))):
+        before = mx.get_active_memory()
+        mx.reset_peak_memory()
+        work()
+        assert mx.get_peak_memory() - before < 2e6  # a full window: 20 MB
 
 
 def test_kv_bits_cost_something_and_little(source: Path) -> None:

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from moshi_mlx import FRAME, RATE
+import moshi_mlx
+from moshi_mlx import FRAME, RATE, Session
 from moshi_mlx.cli.main import main
+from moshi_mlx.cli.sound import frames
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -53,6 +55,20 @@ def test_text_and_sound(run: Run, spoken: Path, tmp_path: Path) -> None:
     assert sound[:, 1].any()
     assert run(spoken, "--tail", 1, "--seed", 3)[1] == out
     assert sorted(path.name for path in tmp_path.iterdir() if path.suffix in (".wav", ".part")) == ["in.wav", "out.wav"]
+
+
+def test_hibiki_is_told_the_end_and_goes_on_until_it_is_done(
+    checkpoint: Callable[[str], Path], capsys: pytest.CaptureFixture[str], spoken: Path
+) -> None:
+    """A translation was cut off 4 s after its original, and an early EOS ended it."""
+    session = Session(moshi_mlx.load(checkpoint("hibiki")), seed=14)
+    tokens = [session.step(frame).text_token for frame in frames(spoken)]
+    tokens.append(session.end().text_token)
+    while tokens[-1] != 2:
+        tokens.append(session.step(np.zeros(FRAME, np.float32)).text_token)
+    assert 2 in tokens[:13], "choose a seed with an early EOS"
+    assert main(["run", str(spoken), "--model", str(checkpoint("hibiki")), "--seed", "14", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["frames"] == len(tokens) + 2  # the acoustic delay
 
 
 def test_mono_is_the_right_channel(run: Run, spoken: Path, tmp_path: Path) -> None:

@@ -103,13 +103,30 @@ def test_memory_is_flat_for_ever(load: Callable) -> None:
     assert [leaf.shape for leaf in leaves(session.state)] == shapes
 
 
-def test_silence_for_what_is_no_number(moshi: Moshi, pcm: np.ndarray) -> None:
-    """One NaN from a sound card would stay in keys and values for ever."""
-    broken = pcm[0].copy()
-    broken[100:200] = np.nan
-    quiet = np.nan_to_num(broken)
-    got, want = (talk(Session(moshi, seed=1), np.stack([first, pcm[1]])) for first in (broken, quiet))
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_silence_for_what_is_no_number(moshi: Moshi, pcm: np.ndarray, value: float) -> None:
+    """One NaN from a sound card would stay in keys and values for ever, and so does what 1e38 makes there."""
+    broken, quiet = pcm[0].copy(), pcm[0].copy()
+    broken[100:200], quiet[100:200] = value, 0
+    got, want = (talk(Session(moshi, seed=1), np.stack([first, *pcm[1:4]])) for first in (broken, quiet))
     assert got == want
+
+
+def test_the_end_of_the_users_sound(moshi: Moshi, pcm: np.ndarray) -> None:
+    """It is a frame of the language model's, of tokens that no sound has; the codec does not hear it."""
+    session, codes, plain = (Session(moshi, seed=1) for _ in range(3))
+    talk(plain, pcm[:2])
+    talk(session, pcm[:2])
+    for reply in (session.end(), session.step(pcm[2])):
+        last = reply
+    assert np.array_equal(last.user_codes, plain.step(pcm[2]).user_codes)
+    heard = [Session(moshi, seed=1).step(pcm[0]).user_codes]
+    said = [codes.step_codes(column) for column in (heard[0], np.full(8, moshi.config.lm.card))]
+    session.reset()
+    replies = [session.step(pcm[0]), session.end()]
+    assert [reply.text_token for reply in replies] == [token for token, _ in said]
+    assert np.array_equal(replies[1].codes, said[1][1])
+    assert replies[1].pcm.any()
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 from hf_kit import save
+from quantization_kit import make_source
 from session_kit import talk
 from test_lora import adapters
 
@@ -84,6 +85,23 @@ def test_restore_refuses_what_is_not_its_own(moshi: Moshi, load: Callable, pcm: 
         assert path.name in str(caught.value)
     with pytest.raises(MoshiError):
         Session.restore(load("own"), good)
+
+
+def test_restored_keys_in_8_bits_are_this_sessions_own(pcm: np.ndarray, tmp_path: Path) -> None:
+    """A file that names another group or other bits was taken, and failed inside MLX in the first frame."""
+    moshi = moshi_mlx.load(make_source(tmp_path / "model"))
+    session = Session(moshi, seed=1, kv_bits=8)
+    talk(session, pcm[:2])
+    session.save(tmp_path / "good.session")
+    assert talk(Session.restore(moshi, tmp_path / "good.session"), pcm[2:5]) == talk(session, pcm[2:5])
+    arrays, metadata = mx.load(str(tmp_path / "good.session"), format="safetensors", return_metadata=True)
+    head = json.loads(metadata["moshi_session"])
+    for value in (64, 8):  # group and bits
+        plain = list(head["plain"])
+        plain[plain.index(value)] = 7
+        mx.save_safetensors(str(tmp_path / "lying"), arrays, {"moshi_session": json.dumps(head | {"plain": plain})})
+        with pytest.raises(MoshiError, match="not a session of this model"):
+            Session.restore(moshi, tmp_path / "lying.safetensors")
 
 
 def test_saving_where_one_may_not(moshi: Moshi, tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from moshi_mlx.models.compiled import Compiled
 from moshi_mlx.models.config import DepthConfig, LmConfig, TransformerConfig
 from moshi_mlx.models.lm import Lm
 from moshi_mlx.models.sampling import kth_largest
+from moshi_mlx.quantization.calibration import converse
 from moshi_mlx.session import SessionState
 
 READS = ("item", "tolist", "__array__", "__dlpack__", "__bool__", "__int__", "__float__", "__index__")
@@ -100,6 +101,27 @@ def test_lazy_weights_are_read_once(compiling: None) -> None:
     state = lm.make_state(0)
     lm.step(mx.zeros((1, 1), mx.int32), state, Sampling())
     assert primitives(made) == {}
+
+
+def test_talk_for_a_measurement_holds_no_weights(compiling: None) -> None:
+    """A trace keeps the weights that it found: plans were measured beside a second model."""
+    lm = small_lm(context=20)
+    mx.eval(lm.parameters())
+    before = mx.get_active_memory()
+    converse(lm, np.zeros((1, 1, 3), np.int32), seed=0)
+    lm.text_linear.weight = mx.random.normal(lm.text_linear.weight.shape, key=mx.random.key(1))
+    mx.eval(lm.text_linear.weight)
+    assert mx.get_active_memory() - before < lm.text_linear.weight.nbytes
+
+
+def test_the_warm_up_runs_every_way_of_reading(moshi: Moshi, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is traced and not run has no kernels yet on Metal, which builds them in the conversation."""
+    sampled: list[mx.array] = []
+    step = moshi.lm.step
+    monkeypatch.setattr(moshi.lm, "step", lambda *inputs: sampled.append(step(*inputs)) or sampled[-1])
+    Session(moshi, seed=1).warm_up()
+    assert len(sampled) > 3
+    assert all(primitives(tokens) == {} for tokens in sampled)
 
 
 def test_every_way_of_reading_is_traced_in_the_warm_up(moshi: Moshi) -> None:

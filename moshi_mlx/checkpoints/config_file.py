@@ -131,7 +131,7 @@ def _lm(raw: dict[str, Any], where: str) -> LmConfig:
     )
     text_card = fields.integer("text_card", 32_000, low=4, high=1 << 22)
     conditioners = _conditioners(fields, where)
-    fields.get("model_type"), fields.get("lm_gen_config")
+    fields.get("lm_gen_config")
     config = LmConfig(
         temporal,
         depth,
@@ -142,6 +142,7 @@ def _lm(raw: dict[str, Any], where: str) -> LmConfig:
         dep_q,
         fields.integers("delays", LmConfig.delays, high=1024, length=1 + n_q),
         conditioners,
+        ends=fields.get("model_type") == "hibiki",
     )
     fields.rest(_LM_IGNORED)
     return config

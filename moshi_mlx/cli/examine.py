@@ -61,10 +61,10 @@ def kernels() -> dict[str, Any]:
 
 def machine() -> Machine:
     """Memory, what the GPU may use of it, and the bandwidth, measured."""
-    from ..models.memory import gpu_memory, gpu_name
+    from ..models.memory import gpu_memory, gpu_name, machine_memory
     from .bench_time import copy_bandwidth
 
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    memory = machine_memory()
     return Machine(memory, gpu_memory() or round(memory * LENT), copy_bandwidth(), gpu_name())
 
 

@@ -142,6 +142,8 @@ def default_sounds() -> list[Path]:
     """The spoken questions that ship in a clone; none in an installation without them."""
     from ..checkpoints.locate import EMBEDDED
 
+    if not EMBEDDED[0].is_dir():  # an installation: what lies beside it is not ours
+        return []
     weights = EMBEDDED[0].parent
     folders = (weights, weights.parent / "examples")
     return [path for folder in folders for path in sorted(folder.rglob("*.wav"))]

@@ -1,7 +1,8 @@
 """A sound file in, the conversation out: what Moshi says to a recording, as text and as sound.
 
 The text goes to stdout as it comes, everything else to stderr. IN may have any rate and number of channels; OUT is a
-stereo WAV, the user on the left and Moshi on the right, at 24 kHz.
+stereo WAV, the user on the left and Moshi on the right, at 24 kHz. Hibiki is told where IN ends, and goes on until it
+has translated all of it.
 
   moshi-mlx run question.wav -o conversation.wav
   moshi-mlx run question.wav --model moshiko-q4 --seed 7 --json > words.json
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..frame import FRAME, FRAME_MS, FRAME_RATE, Pcm
+from ..models.config import EOS
 from .options import UsageError, add_model, add_sampling, announce, check_hears, check_sampling, sampling_from
 
 if TYPE_CHECKING:
@@ -28,12 +30,20 @@ if TYPE_CHECKING:
     from .sound import Frames, Writer
 
 
+TAIL, LONGEST = 4.0, 60.0  # seconds
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's own options."""
     parser.add_argument("input", type=Path, metavar="IN", help="what the user says: WAV, FLAC, Ogg or MP3")
     parser.add_argument("-o", "--output", type=Path, metavar="OUT.wav", help="write the conversation as sound")
     parser.add_argument("--mono", action="store_true", help="only Moshi's voice in OUT")
-    parser.add_argument("--tail", type=float, default=4.0, metavar="SECONDS", help="silence after IN (default 4)")
+    parser.add_argument(
+        "--tail",
+        type=float,
+        metavar="SECONDS",
+        help=f"silence after IN (default {TAIL:.0f}; Hibiki: until it is done, {LONGEST:.0f} at most)",
+    )
     parser.add_argument("--json", action="store_true", help="words with their times, instead of plain text")
     add_model(parser)
     add_sampling(parser)
@@ -43,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     """Checks files first, then loads, then steps through them."""
     from .sound import Writer, frames
 
-    if not 0 <= args.tail <= 3600:
+    if args.tail is not None and not 0 <= args.tail <= 3600:
         raise UsageError("--tail takes 0 to 3600 seconds")
     if args.mono and args.output is None:
         raise UsageError("--mono says how to write OUT; add -o OUT.wav")
@@ -59,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
         talk = _Talk(session, writer, args.mono, args.json)
         interrupted = False
         try:
-            talk.all(source, round(args.tail * FRAME_RATE))
+            talk.all(source, args.tail)
         except KeyboardInterrupt:  # what has been said until now is kept
             interrupted = True
         talk.finish()
@@ -89,23 +99,35 @@ class _Talk:
         self._pieces: list[tuple[int, str]] = []
         self._frames = 0
         self._seconds = 0.0
+        self._over = False  # whether the user's sound has ended, for a model that is told so
+        self._left: int | None = None  # frames to go, once a model that ends has told that it is done
 
-    def all(self, source: Frames, tail: int) -> None:
-        """The file, then `tail` frames of silence."""
-        for pcm in self._shown(source, tail):
+    def all(self, source: Frames, tail: float | None) -> None:
+        """The file, then `tail` seconds of silence, None: as long as this model wants."""
+        lm = self._session.moshi.config.lm
+        seconds = (LONGEST if lm.ends else TAIL) if tail is None else tail
+        for pcm in self._shown(source, round(seconds * FRAME_RATE)):
             start = time.perf_counter()
-            reply = self._session.step(pcm)
+            reply = self._session.end() if pcm is None else self._session.step(pcm)
             self._seconds += time.perf_counter() - start
             self._frames += 1
             if self._writer is not None:
-                self._writer.write(reply.pcm if self._mono else np.stack([pcm, reply.pcm], axis=1))
+                user = np.zeros(FRAME, np.float32) if pcm is None else pcm
+                self._writer.write(reply.pcm if self._mono else np.stack([user, reply.pcm], axis=1))
             if reply.text and self._json:
                 self._pieces.append((reply.frame, reply.text))
             elif reply.text:
                 print(reply.text, end="", flush=True)
+            if self._left is not None:
+                self._left -= 1
+            elif self._over and reply.text_token == EOS:
+                self._left = lm.max_delay  # its sound is so much later
+            if self._left == 0:
+                break
 
-    def _shown(self, source: Frames, tail: int) -> Iterator[Pcm]:
-        """The user's frames, with a bar on stderr where it does not run into the text on stdout."""
+    def _shown(self, source: Frames, tail: int) -> Iterator[Pcm | None]:
+        """The user's frames, None where they end for a model that wants to know, with a bar on stderr where it does not
+        run into the text on stdout."""
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -117,6 +139,9 @@ class _Talk:
             for pcm in source:
                 yield pcm
                 progress.update(task, advance=1, speed=self._speed())
+            if self._session.moshi.config.lm.ends:
+                self._over = True
+                yield None
             for _ in range(tail):
                 yield np.zeros(FRAME, np.float32)
                 progress.update(task, advance=1, speed=self._speed())

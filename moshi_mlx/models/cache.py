@@ -104,6 +104,11 @@ class Ring:
         self.keys, self.values = self.keys[:, :, take], self.values[:, :, take]
 
 
+def kv_group(size: int) -> int | None:
+    """How many values of a head of this size are quantized together; None where no group divides it."""
+    return next((group for group in (64, 32) if size % group == 0), None)
+
+
 @dataclass
 class QuantizedRing:
     """The same in 8 bits: packed values, scales and biases of keys and of values, (B, kv_heads, slots, …) each."""
@@ -116,7 +121,7 @@ class QuantizedRing:
     @classmethod
     def make(cls, batch: int, heads: int, slots: int, size: int, dtype: mx.Dtype, bits: int) -> QuantizedRing:
         """Raises MoshiError where a head cannot be cut into quantization groups."""
-        group = next((group for group in (64, 32) if size % group == 0), None)
+        group = kv_group(size)
         if bits != 8 or group is None:
             raise MoshiError(
                 f"kv_bits is 8 or None and needs heads of a multiple of 32 values; got {bits} bits, heads of {size}"

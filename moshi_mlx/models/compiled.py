@@ -21,7 +21,7 @@ class Compiled:
     """`function(state, *arrays, **options)`, which changes the state and gives arrays, compiled.
 
     state: its `transformer` is a TransformerState, all its other leaves are arrays. Options are hashable. What else the
-    function reads are its model's weights, which never change after the first call. traces: how often the function ran
+    function reads are its model's weights, which do not change before `forget`. traces: how often the function ran
     in Python.
     """
 
@@ -42,6 +42,10 @@ class Compiled:
         replace(state, new)
         ring.offset += self._steps
         return result
+
+    def forget(self) -> None:
+        """Drops the traces, and with them what they keep alive: the weights as they were."""
+        self._traced.clear()
 
     @property
     def _function(self) -> MethodType:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 Rope = Literal["interleaved", "halves"]
+EOS, PAD = 2, 3  # text tokens of every tokenizer here
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,7 @@ class LmConfig:
     dep_q: int = 8
     delays: tuple[int, ...] = (0, 0, *[1] * 7, 0, *[1] * 7)  # text first
     conditioners: dict[str, ConditionerConfig] = field(default_factory=dict)
+    ends: bool = False  # Hibiki: EOS tells that the translation is complete; on the way it acts as PAD
 
     @property
     def streams(self) -> int:

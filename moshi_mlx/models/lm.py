@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 from ..frame import MoshiError
 from .cache import TransformerState
 from .compiled import Compiled
-from .config import LmConfig
+from .config import EOS, PAD, LmConfig
 from .delays import Columns, shift, unshift
 from .depth import Depth, embed
 from .sampling import Sampling, choose, penalise
 from .transformer import RMS_EPS, Transformer
 
+BEST = "very_good"
 PIECE = 128  # steps that a teacher-forced pass works on at once
 
 
@@ -87,14 +88,25 @@ class Lm(nn.Module):
         """Of activations."""
         return self.out_norm.weight.dtype
 
-    def make_state(self, seed: int, batch: int = 1, recent: int = 1, kv_bits: int | None = None) -> LmState:
-        """A conversation before its first step. recent: frames that the repetition penalty looks back."""
+    def make_state(
+        self, seed: int, batch: int = 1, recent: int = 1, kv_bits: int | None = None, total: int | None = None
+    ) -> LmState:
+        """A conversation before its first step. recent: frames that the repetition penalty looks back. total: steps
+        that it will have, if that is known."""
         return LmState(
-            self.transformer.make_state(batch, 1, self.dtype, kv_bits),
+            self.transformer.make_state(batch, 1, self.dtype, kv_bits, total),
             Columns.make(self.config, batch),
             mx.zeros((batch, recent), mx.int32),
             mx.random.key(seed),
         )
+
+    def best_condition(self) -> mx.array | None:
+        """What a model that was taught how good its examples are (Hibiki) is asked for in a conversation, evaluated."""
+        wishes = {name: BEST for name, c in self.config.conditioners.items() if BEST in c.values}
+        condition = self.condition(wishes)
+        if condition is not None:
+            mx.eval(condition)
+        return condition
 
     def condition(self, values: Mapping[str, str | None]) -> mx.array | None:
         """The sum of conditions, (1, 1, d), added to the input of every step; None for a model without conditioners."""
@@ -112,9 +124,11 @@ class Lm(nn.Module):
     def temporal(self, tokens: mx.array, state: TransformerState, condition: mx.array | None = None) -> mx.array:
         """tokens (B, streams, T), delayed → normed hidden state (B, T, d)."""
         offsets = mx.arange(self.config.n_q)[:, None] * (self.config.card + 1)
-        audio = tokens[:, 1:]
+        text, audio = tokens[:, 0], tokens[:, 1:]
+        if self.config.ends:
+            text = mx.where(text == EOS, PAD, text)
         rows = mx.where(audio >= 0, audio + offsets, -1)
-        x = embed(self.text_emb, tokens[:, 0]) + embed(self.audio_emb, rows).sum(axis=1)
+        x = embed(self.text_emb, text) + embed(self.audio_emb, rows).sum(axis=1)
         if condition is not None:
             x = x + condition
         return self.out_norm(self.transformer(x, state))
@@ -172,7 +186,7 @@ class Lm(nn.Module):
         targets = shift(codes, config)
         first = mx.broadcast_to(mx.array(config.initial, mx.int32)[None, :, None], (batch, config.streams, 1))
         inputs = mx.concatenate([first, targets[..., :-1]], axis=2)
-        state = self.transformer.make_state(batch, min(total, PIECE), self.dtype, kv_bits)
+        state = self.transformer.make_state(batch, min(total, PIECE), self.dtype, kv_bits, total)
         texts, audios = [], []
         for start in range(0, total, PIECE):
             z = self.temporal(inputs[..., start : start + PIECE], state, condition)

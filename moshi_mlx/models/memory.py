@@ -3,6 +3,7 @@ machine starved."""
 
 from __future__ import annotations
 
+import os
 import platform
 from typing import Any
 
@@ -26,6 +27,11 @@ def gpu_memory() -> int:
         return 0
     told = mx.device_info()
     return int(told.get("max_recommended_working_set_size", 0)) or round(OWN * int(told.get("total_memory", 0)))
+
+
+def machine_memory() -> int:
+    """Bytes of this machine."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def nbytes(tree: Any) -> int:

@@ -14,6 +14,7 @@ HIBIKI_1B = LmConfig(
     text_card_out=48_000,
     delays=(0, *(0, *[2] * 7) * 2),
     conditioners=_QUALITY,
+    ends=True,
 )
 HIBIKI_2B = LmConfig(
     TransformerConfig(2560, 20, 24, 7040, context=1500, max_period=100_000.0),
@@ -24,5 +25,6 @@ HIBIKI_2B = LmConfig(
     dep_q=16,
     delays=(0, *(0, *[2] * 15) * 2),
     conditioners=_QUALITY,
+    ends=True,
 )
 PUBLISHED = {"moshiko": MOSHI, "moshika": MOSHI, "hibiki-1b": HIBIKI_1B, "hibiki-2b": HIBIKI_2B}

@@ -9,6 +9,7 @@ Parameter names are those of format A (spec, checkpoints.md section 3); Mimi's a
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -113,9 +114,15 @@ class Transformer(nn.Module):
         block: Any = MoshiBlock if config.gated else MimiBlock
         self.layers = [block(config) for _ in range(config.layers)]
 
-    def make_state(self, batch: int, steps: int, dtype: mx.Dtype, kv_bits: int | None = None) -> TransformerState:
-        """An empty state; calls of up to `steps` positions never make it grow."""
-        return TransformerState.make(self._config, batch, steps, dtype, kv_bits)
+    def make_state(
+        self, batch: int, steps: int, dtype: mx.Dtype, kv_bits: int | None = None, total: int | None = None
+    ) -> TransformerState:
+        """An empty state; calls of up to `steps` positions never make it grow. total: positions that will ever come, if
+        that is known: there is room for no more."""
+        config = self._config
+        if total is not None and config.context is not None:
+            config = replace(config, context=min(config.context, total))
+        return TransformerState.make(config, batch, steps, dtype, kv_bits)
 
     def __call__(self, x: mx.array, state: TransformerState) -> mx.array:
         """(B, T, width) → (B, T, width); the state moves on by T positions."""

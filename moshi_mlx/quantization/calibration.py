@@ -19,7 +19,7 @@ from ..models.cache import leaves
 from ..models.lm import Lm
 from ..models.mimi import Mimi
 from ..models.sampling import Sampling
-from .measure import Codes, best_condition
+from .measure import Codes
 
 SEQUENCES, FRAMES = 4, 125  # side by side; 10 s each
 QUIET = 10.0  # seconds after which a person wants to know how far it is
@@ -33,18 +33,20 @@ def calibrate(
     seed: int = 0,
     sequences: int = SEQUENCES,
     frames: int = FRAMES,
+    part: tuple[float, float] = (0, 1),
     say: Say = lambda _: None,
 ) -> Codes:
     """Codes int32 (sequences, streams, frames) by frame, as `Lm.logits` takes them. lm: the model that speaks,
     its weights evaluated; mimi: what it hears with. say: is told now and then how far it is.
 
-    sounds: 24 kHz, cut into pieces for the sequences, from the beginning again when there are too few.
+    sounds: 24 kHz. part: what of them is heard, as shares of their length; cut into pieces for the sequences, from its
+    beginning again when there are too few.
     """
     config = lm.config
     if sounds:
         heard = np.concatenate([hear(mimi, pcm, config.user_q) for pcm in sounds], axis=1)
-        start = seed * frames * sequences  # another seed hears another part, where there is more than one
-        span = (start + np.arange(sequences * frames)) % heard.shape[1]
+        first, last = (int(share * heard.shape[1]) for share in part)
+        span = first + np.arange(sequences * frames) % max(1, last - first)
         user = heard[:, span].reshape(config.user_q, sequences, frames).transpose(1, 0, 2)
     else:
         silence = hear(mimi, np.zeros(frames * FRAME, np.float32), config.user_q)
@@ -63,8 +65,8 @@ def hear(mimi: Mimi, pcm: Pcm, codebooks: int) -> NDArray[np.int32]:
 def converse(lm: Lm, user: NDArray[np.int32], seed: int, say: Say = lambda _: None) -> Codes:
     """user (B, user_q, T) → all streams (B, streams, T), Moshi's sampled live."""
     config, (batch, _, frames) = lm.config, user.shape
-    state = lm.make_state(seed, batch)
-    condition, own = best_condition(lm), []
+    state = lm.make_state(seed, batch, total=frames + config.max_delay)
+    condition, own = lm.best_condition(), []
     silent = np.broadcast_to(np.array(config.initial[1 + config.dep_q :], np.int32), (batch, config.user_q))
     told = time.monotonic()
     for step in range(frames + config.max_delay):
@@ -77,4 +79,5 @@ def converse(lm: Lm, user: NDArray[np.int32], seed: int, say: Say = lambda _: No
         mx.eval(column, *leaves(state))
         if step >= config.max_delay:
             own.append(np.array(column))
+    lm.live.forget()  # its weights may change after this
     return np.concatenate([np.stack(own, axis=-1), user], axis=1).astype(np.int32)

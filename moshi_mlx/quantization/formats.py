@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from mlx import nn
 
+from ..models.cache import kv_group
 from ..models.config import LmConfig
 from ..models.lm import Lm
 
@@ -132,12 +133,12 @@ def cost(plan: Plan, parts: Sequence[Matrix], config: LmConfig, others: int) -> 
     )
 
 
-def kv_bytes(config: LmConfig, bits: int | None) -> int:
-    """Keys and values of a full window; 0 where heads cannot be cut into groups."""
+def kv_bytes(config: LmConfig, bits: int | None, frames: int | None = None) -> int:
+    """Keys and values of so many frames (None: of a full window); 0 where heads cannot be cut into groups."""
     trunk = config.transformer
     assert trunk.context is not None
-    values = 2 * trunk.layers * trunk.context * trunk.kv_heads * trunk.head_size
+    values = 2 * trunk.layers * min(trunk.context, frames or trunk.context) * trunk.kv_heads * trunk.head_size
     if bits is None:
         return values * KEPT_BYTES
-    group = next((group for group in (64, 32) if trunk.head_size % group == 0), None)
+    group = kv_group(trunk.head_size)
     return 0 if group is None else values * bits // 8 + values // group * SCALE_BYTES

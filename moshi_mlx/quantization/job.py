@@ -45,7 +45,7 @@ from .report import (
     size,
     streams_table,
 )
-from .work import PROVE, Calibration, Target, Work
+from .work import Calibration, Target, Work
 
 KV8 = "8-bit keys and values alone"
 Found = tuple[dict[str, Any], list[tuple[str, Table]]]  # a run as plain data and as tables
@@ -140,7 +140,7 @@ def _make(work: Work, recipe: str, chosen: Plan, folder: Path, progress: Progres
 def _prove(work: Work, chosen: Plan, dest: Path, result: dict[str, Any], tables: list[tuple[str, Table]]) -> None:
     """Adds the loss of what DEST holds."""
     recipe, cost = result["recipe"], work.cost(chosen)
-    codes, reference = work.reference(PROVE)
+    codes, reference = work.reference(recipe == AUTO)
     kv8 = None if cost.full_kv8 is None else compare(reference, logits(work.trial.lm({}), codes, 8))
     work.forget()
     losses = {recipe: compare(reference, logits(load(dest, dtype=work.dtype).lm, codes))}
@@ -176,7 +176,7 @@ def compare_recipes(
         chosen = work.choose(Target(bits=bits))
         rivals[name] = next((known for known, other in plans.items() if other == chosen), f"{AUTO} {bits:.2f}")
         plans[rivals[name]] = chosen
-    codes, reference = work.reference(PROVE)
+    codes, reference = work.reference(after_auto=True)
     rows = {}
     for name, chosen in plans.items():
         rows[name] = Row(name, work.cost(chosen), work.trial.loss(chosen, codes, reference))

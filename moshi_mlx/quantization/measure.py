@@ -44,14 +44,9 @@ def dense(lm: Lm, dtype: mx.Dtype = DTYPE) -> Lm:
     return result
 
 
-def best_condition(lm: Lm) -> mx.array | None:
-    """What a model that was taught how good its examples are is asked for in a conversation."""
-    return lm.condition({name: "very_good" for name, c in lm.config.conditioners.items() if "very_good" in c.values})
-
-
 def logits(lm: Lm, codes: Codes, kv_bits: int | None = None) -> Logits:
     """Teacher-forced logits as in a conversation, evaluated."""
-    result = lm.logits(codes, best_condition(lm), kv_bits)
+    result = lm.logits(codes, lm.best_condition(), kv_bits)
     mx.eval(*result)
     return result
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from ..models.lm import Lm, Logits
 from .calibration import Say
-from .measure import Codes, best_condition, streams
+from .measure import Codes, streams
 
 WEIGHTS = 1 << 30  # whose gradients are held at once
 
@@ -56,7 +56,7 @@ def _norms(lm: Lm, names: Sequence[str], codes: Codes, key: mx.array) -> dict[st
     def score(weights: list[mx.array]) -> mx.array:
         for module, weight in zip(modules, weights, strict=True):
             module.weight = weight
-        return _score(lm.logits(codes, best_condition(lm)), key)
+        return _score(lm.logits(codes, lm.best_condition()), key)
 
     try:
         slopes = mx.grad(score)(own)

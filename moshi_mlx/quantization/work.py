@@ -5,7 +5,6 @@ The source is read anew for each step, so that no step holds what another needs.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,17 +15,19 @@ import mlx.core as mx
 from ..checkpoints.load import Files, Moshi, load, open_checkpoint
 from ..frame import MoshiError, Pcm
 from ..models.lm import Lm, Logits
+from ..models.memory import machine_memory
 from . import auto
 from .calibration import FRAMES, SEQUENCES, Say, calibrate
 from .convert import errors, restored
-from .formats import KEPT_BYTES, Cost, Format, Matrix, Plan, cost, matrices
+from .formats import KEPT_BYTES, Cost, Format, Matrix, Plan, cost, kv_bytes, matrices
 from .measure import Codes, dense, logits
 from .report import nats
 from .sensitivity import traces
 from .trial import Trial
 
 WIDER = 4  # `auto` takes so many times the codes that the proof takes: rare frames carry most of a small loss
-CHOOSE, PROVE = 0, WIDER  # seeds: what `auto` chooses by is not what the result is measured on
+CHOICE = WIDER / (WIDER + 1)  # share of the sounds that `auto` chooses by; its result is measured on the rest
+PROOF = 1  # another seed than that of the choice
 SAMPLE = 1 << 16  # weights of a matrix whose error in every format is compared
 MEMORY = 0.8  # share of the machine's that measuring may take
 SEARCH = 1.3  # what gradients take beside the weights
@@ -104,14 +105,15 @@ class Work:
         """Gives back the memory of `trial`."""
         self.__dict__.pop("trial", None)
 
-    def reference(self, seed: int) -> tuple[Codes, Logits]:
-        """Codes to measure on, and what the source predicts there."""
-        codes = self._talk(seed)
+    def reference(self, after_auto: bool) -> tuple[Codes, Logits]:
+        """Codes to measure on, and what the source predicts there. after_auto: they are others than those that `auto`
+        chose by, of another part of the sounds."""
+        codes = self._talk(PROOF, 1, (CHOICE, 1) if after_auto else (0, 1))
         return codes, logits(self.trial.lm({}), codes)
 
-    def _talk(self, seed: int, times: int = 1) -> Codes:
-        c = self.calibration
-        return calibrate(self.lazy().mimi, self.trial.lm({}), c.sounds, seed, times * c.sequences, c.frames, self.say)
+    def _talk(self, seed: int, times: int, part: tuple[float, float]) -> Codes:
+        c, lm = self.calibration, self.trial.lm({})
+        return calibrate(self.lazy().mimi, lm, c.sounds, seed, times * c.sequences, c.frames, part, self.say)
 
     def choose(self, target: Target) -> Plan:
         """`auto`: the best plan within the budget."""
@@ -131,7 +133,7 @@ class Work:
 
     @cached_property
     def _wide(self) -> Codes:
-        return self._talk(CHOOSE, WIDER)
+        return self._talk(0, WIDER, (0, CHOICE))
 
     @cached_property
     def _choosing(self) -> tuple[Codes, Logits]:
@@ -152,21 +154,23 @@ class Work:
     @property
     def dtype(self) -> mx.Dtype:
         """The arithmetic to measure in: float32 if memory allows. In bfloat16, rounding is heard beside 8 bits."""
-        return mx.float32 if 2 * SEARCH * self.cost({}).nbytes < MEMORY * _memory() else mx.bfloat16
+        return mx.float32 if 2 * self._needs(search=True) < MEMORY * machine_memory() else mx.bfloat16
 
     def too_large(self, search: bool = False) -> str | None:
         """Why the source cannot be measured on this machine, or `auto` cannot search there, if so."""
-        needs, has = self.cost({}).nbytes * (SEARCH if search else 1), _memory()
+        needs, has = self._needs(search), machine_memory()
         if needs < MEMORY * has:
             return None
         return f"that takes {needs / 1e9:.1f} GB of memory, this machine has {has / 1e9:.1f}"
+
+    def _needs(self, search: bool) -> float:
+        """Bytes of memory that measuring in bfloat16 takes: weights, gradients, keys and values."""
+        c = self.calibration
+        rows = c.sequences * (WIDER if search else 1)
+        kept = rows * kv_bytes(self.config, None, c.frames + self.config.max_delay)
+        return self.cost({}).nbytes * (SEARCH if search else 1) + kept
 
     def in_file(self, names: Sequence[str]) -> list[str]:
         """Names of matrices in the file, where the audio tables are apart."""
         tables = [f"audio_embs.{k}" for k in range(self.config.n_q)]
         return [one for name in names for one in (tables if name == "audio_emb" else [name])]
-
-
-def _memory() -> int:
-    """Of this machine, in bytes."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
