@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pulse
@@ -19,9 +20,10 @@ import pytest
 import soundfile
 from terminal_kit import CHAT, QUESTION, ROOT, Terminal
 
-from moshi_mlx.cli.chat import _keep_numbers
+from moshi_mlx.cli.chat import _keep_numbers, _leave
+from moshi_mlx.cli.endings import Endings
 from moshi_mlx.cli.main import main
-from moshi_mlx.frame import RATE
+from moshi_mlx.frame import RATE, MoshiError
 from moshi_mlx.recording.folder import open_recording
 
 
@@ -130,6 +132,24 @@ def test_numbers_that_cannot_be_kept_do_not_cost_the_summary(
     (tmp_path / "stats").mkdir()
     _keep_numbers(tmp_path / "stats", SimpleNamespace(talk=SimpleNamespace(json_lines=lambda: "")))  # type: ignore[arg-type]
     assert "stats cannot be written" in capsys.readouterr().err
+
+
+def test_a_device_that_closes_slowly_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine gives a device two seconds to close and has one to end: `q` after a good conversation gave status 1,
+    and a conversation that had failed did not say why."""
+    left: list[int] = []
+    monkeypatch.setattr("os._exit", left.append)
+    talk = SimpleNamespace(statistics=lambda: SimpleNamespace(frames=100), check=lambda: None)
+    live: Any = SimpleNamespace(summary=list, talk=talk)
+    _leave(live, Endings(), stopped=False)
+    assert left == [0]
+
+    def failed() -> None:
+        raise MoshiError("the weights are damaged")
+
+    talk.check = failed
+    with pytest.raises(MoshiError, match="damaged"):
+        _leave(live, Endings(), stopped=False)
 
 
 def test_the_screen_keys_and_the_terminal_afterwards(tmp_path: Path) -> None:

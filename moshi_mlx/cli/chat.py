@@ -196,9 +196,9 @@ def _leave(live: Live, endings: Endings, stopped: bool) -> int:
             print(line, file=sys.stderr)
     began = live.talk.statistics().frames > 0
     status = 128 + endings.asked if endings.asked and not (began and endings.asked == signal.SIGINT) else 0
+    live.talk.check()
     if not stopped:  # a thread deep in loading must not hold up the end, nor run while the process is taken down
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(status or 1)
-    live.talk.check()
+        os._exit(status)
     return status

@@ -8,6 +8,7 @@ slow) ends the recording, never the conversation: it is told once, and everythin
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
@@ -102,11 +103,18 @@ class Recorder:
         """Keeps something that happened at a frame: `mark`, `xrun`, `interrupt`, … `values` must be JSON."""
         self._put((None, None, {"frame": frame, "kind": kind, **values}))
 
-    def close(self) -> None:
-        """Writes what waits and closes the files; harmless when repeated."""
+    def close(self, timeout: float | None = None) -> None:
+        """Writes what waits and closes the files; harmless when repeated. A disk that has not taken it all within
+        `timeout` seconds is left alone, which is a failure.
+        """
+        until = None if timeout is None else time.monotonic() + timeout
         if self._thread.is_alive():
-            self._queue.put(None)
-        self._thread.join()
+            with contextlib.suppress(queue.Full):
+                self._queue.put(None, timeout=timeout)
+        self._thread.join(until and max(0.0, until - time.monotonic()))
+        if self._thread.is_alive():
+            remedy = f"`moshi-mlx record {self.folder} --finish` keeps what it took"
+            self._fail(f"{self.folder}: the disk does not answer; {remedy}")
 
     def _put(self, job: _Job) -> None:
         if self.failure is not None:
