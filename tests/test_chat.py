@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import time
+from argparse import Namespace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,7 +21,7 @@ import pytest
 import soundfile
 from terminal_kit import CHAT, QUESTION, ROOT, Terminal
 
-from moshi_mlx.cli.chat import _keep_numbers, _leave
+from moshi_mlx.cli.chat import _keep_numbers, _leave, _live
 from moshi_mlx.cli.endings import Endings
 from moshi_mlx.cli.main import main
 from moshi_mlx.frame import RATE, MoshiError
@@ -93,6 +94,7 @@ def test_a_question_is_answered_in_words() -> None:
         (["--device", "file:x.wav", "--input", "a"], "leave --input"),
         (["--device", f"file:{QUESTION}", "--record", "tests"], "name a new folder"),
         (["--device", f"file:{QUESTION}", "--stats", "/nowhere/x"], "--stats"),
+        (["--device", f"file:{QUESTION}", "--model", "none/at/all", "--record", "/proc/self/new"], "cannot be made"),
         (["--latency", "soon"], "--latency takes"),
         (["--device", f"file:{QUESTION}", "--text-temperature", "-1"], "temperature"),
         (["--device", f"file:{QUESTION}", "--seed", "-1"], "seed"),
@@ -123,6 +125,28 @@ def test_a_sound_that_cannot_be(
     soundfile.write(tmp_path / "in.wav", np.zeros(rate * seconds, np.float32), rate)
     assert main(["chat", "--device", f"file:{tmp_path}/in.wav"]) == 1
     assert says in capsys.readouterr().err
+
+
+def test_a_recording_that_does_not_begin_leaves_no_folder(tmp_path: Path) -> None:
+    """A place that cannot be written was told after minutes of loading; now it is tried, and only what was made for it
+    may go again."""
+    (tmp_path / "mine").mkdir()
+    for name in ("new/rec", "mine/rec", "mine"):
+        words = ["--device", f"file:{QUESTION}", "--model", "none/at/all", "--record", str(tmp_path / name)]
+        assert main(["chat", *words]) == 1
+    assert [path.name for path in tmp_path.rglob("*")] == ["mine"]
+
+
+def test_reading_the_weights_again_for_a_recording_is_a_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The screen stood at "warm up 100 %" while gigabytes were hashed."""
+    told, factory = [], SimpleNamespace()
+    monkeypatch.setattr("moshi_mlx.cli.stepper.SessionFactory", lambda args, kv_bits: factory)
+    monkeypatch.setattr("moshi_mlx.cli.stepper.facts_of", lambda session: None)
+    monkeypatch.setattr("moshi_mlx.cli.origin.session_info", lambda *rest, **known: told.append("read"))
+    device: Any = SimpleNamespace()
+    _live(Namespace(device="file:x", record=tmp_path / "rec", echo="auto", kv_bits=None, model=None), device)
+    factory.on_ready(None, lambda stage, done: told.append(stage))
+    assert told == ["fingerprint", "read"]
 
 
 def test_numbers_that_cannot_be_kept_do_not_cost_the_summary(

@@ -15,7 +15,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,23 @@ def make_folder(folder: Path) -> None:
         raise MoshiError(f"{folder} is a file: name a folder for the recording") from None
     except OSError as error:
         raise MoshiError(f"{folder} cannot be made: {error.strerror}; name a folder where you may write") from None
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise MoshiError(f"{folder} cannot be written: name a folder where you may write")
+
+
+@contextlib.contextmanager
+def place_for(folder: Path) -> Iterator[None]:
+    """Holds the folder of a recording that is to come, so that a place where nothing can be written is told before
+    minutes of loading. What was made for it goes again if nothing came into it.
+    """
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    make_folder(folder)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # there is a recording in it
+            for path in made:
+                path.rmdir()
 
 
 class Recorder:
