@@ -93,11 +93,13 @@ def _talk(args: argparse.Namespace, live: Live, endings: Endings, plain: Plain |
     """The conversation from its start until all is written; False when the engine did not end in time."""
     live.talk.start()
     stopped = False
+    endings.shown = True
     try:
         _show(live, endings, plain)
     except OSError:  # the terminal has gone
         endings.asked = endings.asked or signal.SIGHUP
     finally:
+        endings.shown = False
         stopped = live.end(END_TIME)
         live.finish(lambda: endings.asked > 0, lambda text: print(text, file=sys.stderr, flush=True))
         _keep_numbers(args.stats, live)
