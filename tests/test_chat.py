@@ -10,8 +10,10 @@ import shutil
 import subprocess
 import sys
 import time
+from argparse import Namespace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pulse
@@ -19,9 +21,10 @@ import pytest
 import soundfile
 from terminal_kit import CHAT, QUESTION, ROOT, Terminal
 
-from moshi_mlx.cli.chat import _keep_numbers
+from moshi_mlx.cli.chat import _keep_numbers, _leave, _live
+from moshi_mlx.cli.endings import Endings
 from moshi_mlx.cli.main import main
-from moshi_mlx.frame import RATE
+from moshi_mlx.frame import RATE, MoshiError
 from moshi_mlx.recording.folder import open_recording
 
 
@@ -91,6 +94,7 @@ def test_a_question_is_answered_in_words() -> None:
         (["--device", "file:x.wav", "--input", "a"], "leave --input"),
         (["--device", f"file:{QUESTION}", "--record", "tests"], "name a new folder"),
         (["--device", f"file:{QUESTION}", "--stats", "/nowhere/x"], "--stats"),
+        (["--device", f"file:{QUESTION}", "--model", "none/at/all", "--record", "/proc/self/new"], "cannot be made"),
         (["--latency", "soon"], "--latency takes"),
         (["--device", f"file:{QUESTION}", "--text-temperature", "-1"], "temperature"),
         (["--device", f"file:{QUESTION}", "--seed", "-1"], "seed"),
@@ -123,6 +127,28 @@ def test_a_sound_that_cannot_be(
     assert says in capsys.readouterr().err
 
 
+def test_a_recording_that_does_not_begin_leaves_no_folder(tmp_path: Path) -> None:
+    """A place that cannot be written was told after minutes of loading; now it is tried, and only what was made for it
+    may go again."""
+    (tmp_path / "mine").mkdir()
+    for name in ("new/rec", "mine/rec", "mine"):
+        words = ["--device", f"file:{QUESTION}", "--model", "none/at/all", "--record", str(tmp_path / name)]
+        assert main(["chat", *words]) == 1
+    assert [path.name for path in tmp_path.rglob("*")] == ["mine"]
+
+
+def test_reading_the_weights_again_for_a_recording_is_a_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The screen stood at "warm up 100 %" while gigabytes were hashed."""
+    told, factory = [], SimpleNamespace()
+    monkeypatch.setattr("moshi_mlx.cli.stepper.SessionFactory", lambda args, kv_bits: factory)
+    monkeypatch.setattr("moshi_mlx.cli.stepper.facts_of", lambda session: None)
+    monkeypatch.setattr("moshi_mlx.cli.origin.session_info", lambda *rest, **known: told.append("read"))
+    device: Any = SimpleNamespace()
+    _live(Namespace(device="file:x", record=tmp_path / "rec", echo="auto", kv_bits=None, model=None), device)
+    factory.on_ready(None, lambda stage, done: told.append(stage))
+    assert told == ["fingerprint", "read"]
+
+
 def test_numbers_that_cannot_be_kept_do_not_cost_the_summary(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -130,6 +156,24 @@ def test_numbers_that_cannot_be_kept_do_not_cost_the_summary(
     (tmp_path / "stats").mkdir()
     _keep_numbers(tmp_path / "stats", SimpleNamespace(talk=SimpleNamespace(json_lines=lambda: "")))  # type: ignore[arg-type]
     assert "stats cannot be written" in capsys.readouterr().err
+
+
+def test_a_device_that_closes_slowly_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine gives a device two seconds to close and has one to end: `q` after a good conversation gave status 1,
+    and a conversation that had failed did not say why."""
+    left: list[int] = []
+    monkeypatch.setattr("os._exit", left.append)
+    talk = SimpleNamespace(statistics=lambda: SimpleNamespace(frames=100), check=lambda: None)
+    live: Any = SimpleNamespace(summary=list, talk=talk)
+    _leave(live, Endings(), stopped=False)
+    assert left == [0]
+
+    def failed() -> None:
+        raise MoshiError("the weights are damaged")
+
+    talk.check = failed
+    with pytest.raises(MoshiError, match="damaged"):
+        _leave(live, Endings(), stopped=False)
 
 
 def test_the_screen_keys_and_the_terminal_afterwards(tmp_path: Path) -> None:

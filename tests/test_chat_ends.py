@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import subprocess
 import sys
 import time
 import wave
@@ -12,8 +13,9 @@ from pathlib import Path
 
 import pytest
 import soundfile
-from terminal_kit import CHAT, QUESTION, Terminal
+from terminal_kit import CHAT, QUESTION, ROOT, Terminal
 
+from moshi_mlx.cli.main import main
 from moshi_mlx.frame import RATE
 from moshi_mlx.recording.finish import finish
 from moshi_mlx.recording.folder import open_recording
@@ -28,6 +30,30 @@ def test_other_signals_restore_the_terminal_too() -> None:
         terminal.process.send_signal(signal.SIGTERM)
         assert terminal.end(5.0) == 128 + signal.SIGTERM
         assert terminal.restored()
+
+
+def test_a_download_that_is_terminated_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """SIGTERM in the chat's first half second gave the status of Ctrl-C: a supervisor took it for a person."""
+    monkeypatch.setattr("moshi_mlx.checkpoints.locate.locate", lambda *a, **k: os.kill(os.getpid(), signal.SIGTERM))
+    assert main(["chat", "--device", f"file:{QUESTION}"]) == 128 + signal.SIGTERM
+
+
+def test_ctrl_z_stops_a_download_at_once() -> None:
+    """Ctrl-Z during a download did nothing, then stopped the chat as it appeared."""
+    script = (
+        "import time; from moshi_mlx.cli.endings import Endings\nwith Endings(): print(1, flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, cwd=ROOT) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.send_signal(signal.SIGTSTP)
+        until = time.monotonic() + 30
+        while not (stopped := os.waitpid(process.pid, os.WUNTRACED | os.WNOHANG))[0]:
+            if time.monotonic() > until:
+                process.kill()
+            time.sleep(0.01)
+        process.kill()
+    assert os.WIFSTOPPED(stopped[1])
 
 
 def test_a_load_that_hangs_does_not_hold_up_the_end() -> None:

@@ -17,11 +17,17 @@ from moshi_mlx.cli.hints import advice, bluetooth_hint, choose_echo, is_headphon
         ("MacBook Pro Speakers", False),
         ("LG UltraFine Display Audio", False),
         ("default", False),
+        ("Jabra Evolve2 65", True),
+        ("Beats Studio Pro", True),
+        ("Beats Pill", False),
+        ("Jabra Speak 510 USB", False),
+        ("Jabra SPEAK2 75", False),
+        ("Anna's Beats Soundbar", False),
     ],
 )
 def test_headphones_are_known_by_name(name: str, headphone: bool) -> None:
     """Echo treatment on headphones takes away full duplex for nothing; none on loudspeakers lets Moshi talk to
-    itself.
+    itself, and some bear the name of a brand of headphones.
     """
     assert is_headphone(name) is headphone
 

@@ -108,7 +108,7 @@ def test_a_real_model_lives_on_one_thread(tmp_path: Path, monkeypatch: pytest.Mo
     add_sampling(parser)
     live = make(tmp_path, Echo(), 0.4)
     factory = SessionFactory(parser.parse_args(["--seed", "1"]))
-    factory.on_ready = lambda session: live.ready(facts_of(session), None)
+    factory.on_ready = lambda session, progress: live.ready(facts_of(session), None)
     device = FileDevice(tmp_path / "in.wav", None)
     real = Live(device, factory, echo=lambda output: ("off", "a file"), live=False, measure=memory)
     real.talk.start()

@@ -55,14 +55,24 @@ class FakePortAudio:
         self.refreshed = 0
         self.opened: list[Any] = []
         self.refuses_mono = False
+        self.up = True
+        self.fails = 0  # so many starts will fail
         self.hangs = threading.Event()
         self.hangs.set()
 
     def _terminate(self) -> None:
         assert not [one for one in self.opened if not one.closed], "PortAudio was terminated under a live stream"
 
+        if not self.up:
+            raise self.PortAudioError("PortAudio not initialized")
+        self.up = False
+
     def _initialize(self) -> None:
+        if self.fails:
+            self.fails -= 1
+            raise self.PortAudioError("unanticipated host error")
         self.refreshed += 1
+        self.up = True
 
     def query_hostapis(self) -> list[dict[str, str]]:
         return [{"name": "Core Audio"}]
@@ -161,6 +171,35 @@ def test_reopening_looks_devices_up_anew_and_falls_back_to_the_default(portaudio
         AudioDevice(
             output="airpods"
         ).open()  # at the start nobody is asked to talk to another device than the one chosen
+
+
+@pytest.mark.parametrize("wish", ["1", 1])
+def test_a_device_chosen_by_its_number_stays_the_same_when_numbers_change(
+    portaudio: FakePortAudio, wish: str | int
+) -> None:
+    """Headphones that were plugged in moved the numbers, and the next reopening silently spoke to another device."""
+    device = AudioDevice(output=wish)
+    device.open()
+    assert device.output_name == "MacBook Speakers"
+    portaudio.devices.insert(0, HEADSET)
+    device.open()
+    assert device.output_name == "MacBook Speakers"
+    assert device.notice == ""
+    portaudio.devices = [HEADSET, MIC]
+    device.open()
+    assert device.output_name == "Ann's AirPods"
+    assert "MacBook Speakers" in device.notice
+
+
+def test_a_sound_system_that_failed_once_is_asked_again(portaudio: FakePortAudio) -> None:
+    """PortAudio was terminated and did not start: from then on terminating failed, and it was never started again."""
+    device = AudioDevice()
+    device.open()
+    portaudio.fails = 1
+    with pytest.raises(MoshiError, match="does not answer: unanticipated host error"):
+        device.open()
+    device.open()
+    assert portaudio.refreshed == 1
 
 
 def test_a_stream_that_hangs_does_not_hold_up_the_end(portaudio: FakePortAudio) -> None:

@@ -154,9 +154,11 @@ def test_pairing_refills_its_reserve_in_a_silence() -> None:
     assert 0 < first <= 960
 
 
-def listen(mode: str, seconds: float, ppm: float = 0.0, pause: tuple[float, float] | None = None) -> tuple[Pcm, Pcm]:
+def listen(
+    mode: str, seconds: float, ppm: float = 0.0, pause: tuple[float, float] | None = None, stall: float = 0.0
+) -> tuple[Pcm, Pcm]:
     """A conversation in which the loudspeaker says something all the time and nobody answers: what the model heard, and
-    what was said. Frames while paused do not count."""
+    what was said. Frames while paused do not count; frame 40 takes `stall` seconds."""
     rate, played = 48_000, [np.zeros(0, np.float32)]
     pulse = np.repeat(voice(3, seconds, 130), 2)
 
@@ -171,9 +173,12 @@ def listen(mode: str, seconds: float, ppm: float = 0.0, pause: tuple[float, floa
         end = len(line) - rate * 6 // 100
         return line[max(0, end - count) : end] / 2 if end >= count else np.zeros(count, np.float32)
 
+    def cost() -> float:
+        return stall if stall and len(heard) == 40 else 0.02
+
     heard: list[Pcm] = []
     device = VirtualDevice(microphone, played.append, output_ppm=ppm)
-    talk = Conversation(device, lambda report: Speaker(device.sleep, lambda: 0.02), echo=mode)
+    talk = Conversation(device, lambda report: Speaker(device.sleep, cost), echo=mode)
     for on, when in zip((True, False), pause or (), strict=False):
         device.at(when, lambda on=on: talk.pause(on))
     device.at(seconds - 1, talk.stop)
@@ -198,3 +203,28 @@ def test_a_pause_does_not_part_the_echo_from_its_cause(mode: str) -> None:
     heard, said = listen(mode, 13, pause=(4, 7.5))
     assert len(heard) < 9.5 * RATE
     assert power(heard[6 * RATE :]) < power(said[6 * RATE : 8 * RATE]) / 4 / 100
+
+
+@pytest.mark.parametrize("stall", [1.5, 2.5])
+@pytest.mark.parametrize("mode", ["duck", "cancel"])
+def test_a_stall_does_not_part_the_echo_from_its_cause(mode: str, stall: float) -> None:
+    """A step of more than a second: of what was played meanwhile only the last second was kept, the rest was owed for
+    ever, and Moshi heard itself for the rest of the conversation."""
+    heard, said = listen(mode, 12, stall=stall)
+    assert power(heard[-4 * RATE :]) < power(said[4 * RATE :]) / 4 / 100
+
+
+def test_a_reference_that_stays_away_is_found_to_be_lost() -> None:
+    """A loudspeaker that stood for a while owed its blocks for ever: each that came was dropped as paid, so that the
+    next was owed again, and where nothing is silent the regulator never looks."""
+    pairing = Pairing()
+    pairing.start(0, 480)
+    for _ in range(50):
+        pairing.take()
+    assert not pairing.lost
+    for _ in range(100):
+        pairing.add(np.full(BLOCK, 0.5, np.float32))
+        pairing.take()
+    assert pairing.lost
+    pairing.start(0, 480)
+    assert not pairing.lost

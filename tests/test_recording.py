@@ -203,6 +203,25 @@ def test_a_live_caller_never_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     recorder.close()
 
 
+@pytest.mark.parametrize("frames", [3, 500])
+def test_a_disk_that_does_not_answer_does_not_hold_up_the_end(
+    frames: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Closing waited for a stalled disk, for room in the queue and then for its thread, with every signal taken: only
+    SIGKILL ended the chat."""
+    stalled = threading.Event()
+    monkeypatch.setattr("moshi_mlx.recording.wav.StereoWriter.write", lambda *_: stalled.wait(60))
+    recorder = Recorder(tmp_path / "r", INFO, live=True)
+    stepper = MockStepper()
+    for n in range(frames):
+        recorder.add(stepper.step(ramp(n)), ramp(n))
+    recorder.close(0.1)
+    assert not stalled.is_set()
+    assert recorder.failure is not None
+    assert ("does not answer" if frames == 3 else "slower") in recorder.failure
+    stalled.set()
+
+
 def test_events_and_measures_come_back(tmp_path: Path) -> None:
     """Guards against marks that lose their frame or label."""
     with Recorder(tmp_path / "r", INFO) as recorder:

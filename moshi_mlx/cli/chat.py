@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from .live import Live
     from .plain import Plain
     from .screen import View
+    from .stepper import Progress
     from .terminal import Keyboard, Painter
 
 DEMONSTRATION = "A scripted demonstration that knows a few dozen questions"
@@ -66,33 +67,43 @@ def run(args: argparse.Namespace) -> int:
     """Checks, fetches the model if need be, then talks until someone ends it."""
     with Endings() as endings:
         from ..checkpoints.locate import locate
+        from ..recording.recorder import place_for
         from .plain import Plain
         from .terminal import wants_screen
 
         check(args)
         device = device_of(args)
-        located = locate(args.model, offline=args.offline)  # a download shows its own line, before the screen
-        live = _live(args, device)
-        live.banner = _banner() if located.embedded else ""
-        live.talk.push_to_talk(args.push_to_talk)
-        endings.at_once = False  # from here on there is something to close
-        if endings.asked:
-            return 128 + endings.asked
-        plain = None if wants_screen(args.plain) else Plain(sys.stdout, sys.stderr)
-        live.talk.start()
-        stopped = False
-        try:
-            _show(live, endings, plain)
-        except OSError:  # the terminal has gone
-            endings.asked = endings.asked or signal.SIGHUP
-        finally:
-            stopped = live.end(END_TIME)
-            live.finish(lambda: endings.asked > 0, lambda text: print(text, file=sys.stderr, flush=True))
-            _keep_numbers(args.stats, live)
+        with place_for(args.record) if args.record else contextlib.nullcontext():
+            located = locate(args.model, offline=args.offline)  # a download shows its own line, before the screen
+            live = _live(args, device)
+            live.banner = _banner() if located.embedded else ""
+            live.talk.push_to_talk(args.push_to_talk)
+            endings.at_once = False  # from here on there is something to close
+            if endings.asked:
+                return 128 + endings.asked
+            plain = None if wants_screen(args.plain) else Plain(sys.stdout, sys.stderr)
+            stopped = _talk(args, live, endings, plain)
         if plain is not None:
             with contextlib.suppress(BrokenPipeError):
                 plain.lines(live.transcript)
         return _leave(live, endings, stopped)
+
+
+def _talk(args: argparse.Namespace, live: Live, endings: Endings, plain: Plain | None) -> bool:
+    """The conversation from its start until all is written; False when the engine did not end in time."""
+    live.talk.start()
+    stopped = False
+    endings.shown = True
+    try:
+        _show(live, endings, plain)
+    except OSError:  # the terminal has gone
+        endings.asked = endings.asked or signal.SIGHUP
+    finally:
+        endings.shown = False
+        stopped = live.end(END_TIME)
+        live.finish(lambda: endings.asked > 0, lambda text: print(text, file=sys.stderr, flush=True))
+        _keep_numbers(args.stats, live)
+    return stopped
 
 
 def _live(args: argparse.Namespace, device: Device) -> Live:
@@ -112,7 +123,9 @@ def _live(args: argparse.Namespace, device: Device) -> Live:
         measure=memory,
     )
 
-    def ready(session: Session) -> None:
+    def ready(session: Session, progress: Progress) -> None:
+        if args.record:
+            progress("fingerprint", None)  # of files of gigabytes, which are read once more
         info = session_info(session, args.model, live=hears) if args.record else None
         live.ready(facts_of(session), info)
 
@@ -196,9 +209,9 @@ def _leave(live: Live, endings: Endings, stopped: bool) -> int:
             print(line, file=sys.stderr)
     began = live.talk.statistics().frames > 0
     status = 128 + endings.asked if endings.asked and not (began and endings.asked == signal.SIGINT) else 0
+    live.talk.check()
     if not stopped:  # a thread deep in loading must not hold up the end, nor run while the process is taken down
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(status or 1)
-    live.talk.check()
+        os._exit(status)
     return status

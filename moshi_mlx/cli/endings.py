@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Sequence
 from types import FrameType
@@ -11,15 +12,24 @@ ALL = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGT
 QUIET = (signal.SIGTERM, signal.SIGHUP)  # those that Python would let end the process without a word to anybody
 
 
+class Ended(KeyboardInterrupt):
+    """What would have ended the process. number: the signal's."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
+
+
 class Endings:
     """While entered, what would end the process sets `asked` to the signal's number and, while `at_once`, raises
-    KeyboardInterrupt; without that, all can be closed in order. Ctrl-Z sets `suspended`. What is ignored stays so
-    (nohup).
+    `Ended`; without that, all can be closed in order. Ctrl-Z stops the process; while `shown`, it sets `suspended`, and
+    who shows gives the terminal back first. What is ignored stays so (nohup).
     """
 
     def __init__(self, signals: Sequence[signal.Signals] = ALL) -> None:
         self.asked = 0
         self.at_once = True
+        self.shown = False
         self.suspended = False
         self._signals = signals
         self._before: dict[signal.Signals, Any] = {}
@@ -36,8 +46,10 @@ class Endings:
 
     def _ask(self, number: int, _: FrameType | None) -> None:
         if number == signal.SIGTSTP:
-            self.suspended = True
+            self.suspended = self.shown
+            if not self.shown:
+                os.kill(os.getpid(), signal.SIGSTOP)
         else:
             self.asked = number
             if self.at_once:
-                raise KeyboardInterrupt
+                raise Ended(number)

@@ -15,6 +15,9 @@ HEADPHONES = (
     "handsfree", "wh-1000", "wf-1000", "kopfhörer", "casque", "écouteurs", "cuffie", "auriculares",
     "ヘッドホン", "耳机",
 )  # fmt: skip
+LOUDSPEAKERS = (  # of the brands that make both
+    "speak", "pill", "soundbar", "boombox", "lautsprecher", "enceinte", "altavo", "スピーカー", "音箱",
+)  # fmt: skip
 BLUETOOTH = ("airpod", "buds", "beats", "bluetooth", "bluez", "hands-free", "handsfree", "wh-1000", "wf-1000")
 BLUETOOTH_RATE = 16_000  # Hz: no built-in microphone runs as low, a headset's profile for talking does
 SILENT_S = 2.0  # exact zeros for so long are no quiet room
@@ -32,7 +35,8 @@ TERMINALS = {
 
 def is_headphone(name: str) -> bool:
     """Whether an output's name says that the microphone will not hear it."""
-    return any(word in name.casefold() for word in HEADPHONES)
+    folded = name.casefold()
+    return any(word in folded for word in HEADPHONES) and not any(word in folded for word in LOUDSPEAKERS)
 
 
 def bluetooth_hint(name: str, rate: int) -> str:

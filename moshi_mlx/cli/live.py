@@ -30,6 +30,7 @@ MEASURES = ("seconds", "step_ms", "lag_ms", "dropped_ms")  # of a frame, that a 
 MEMORY_EVERY = 25  # frames between two looks at the memory
 NUMBERS_EVERY = 5  # views between two changes of the digits
 NOTICE_VIEWS = 50  # for which a notice stays
+DISK_TIME = 5.0  # seconds the disk has to take the last of a recording: no signal can hurry it
 PAGES_TIME = 0.5  # seconds that pages may take in any case
 BEHIND = 10_000  # frames that wait for a terminal that takes none
 
@@ -166,7 +167,7 @@ class Live:
         self.transcript.finish()
         if self._recorder is not None:
             self._keep_xruns(self.talk.statistics())
-            self._recorder.close()
+            self._recorder.close(DISK_TIME)
         return stopped
 
     def _keep_xruns(self, now: Statistics) -> None:

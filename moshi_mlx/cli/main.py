@@ -17,7 +17,7 @@ from typing import NoReturn
 
 from .. import __version__
 from ..frame import MoshiError
-from .endings import QUIET, Endings
+from .endings import QUIET, Ended, Endings
 from .options import UsageError
 
 COMMANDS = {
@@ -78,6 +78,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(words[:1])
     try:
         return run_command(args.command, words[1:])
+    except Ended as end:
+        return 128 + end.number
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # `| head` closed stdout: nobody is left to tell

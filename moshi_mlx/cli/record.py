@@ -61,7 +61,14 @@ def run(args: argparse.Namespace) -> int:
     if args.folder.exists() and (not args.folder.is_dir() or any(args.folder.iterdir())):
         raise UsageError(f"{args.folder} is there already; name a new folder")
     check_sampling(args)
-    return _live(args) if args.live else _takes(args)
+    if args.live:
+        return _live(args)
+    from ..recording.recorder import place_for
+    from ..recording.script import in_turn, parse_script, say
+
+    lines = parse_script(args.script, _read) if args.script else in_turn([say(path, _read) for path in args.input])
+    with place_for(args.folder):
+        return _takes(args, lines)
 
 
 def _finish(folder: Path, title: str | None) -> int:
@@ -88,24 +95,13 @@ def _live(args: argparse.Namespace) -> int:
     return status
 
 
-def _takes(args: argparse.Namespace) -> int:
-    from ..recording.script import in_turn, parse_script, say
-
-    lines = parse_script(args.script, _read) if args.script else in_turn([say(path, _read) for path in args.input])
+def _takes(args: argparse.Namespace, lines: Sequence[Line]) -> int:
     from ..checkpoints.load import load
-    from ..recording.recorder import make_folder
     from ..session import Session
     from .origin import session_info
 
-    new = not args.folder.exists()
-    make_folder(args.folder)  # a place where nothing can be written is told before minutes of loading
-    try:
-        moshi = load(args.model, offline=args.offline)
-        check_hears(moshi)
-    except BaseException:
-        if new:
-            args.folder.rmdir()
-        raise
+    moshi = load(args.model, offline=args.offline)
+    check_hears(moshi)
     announce(moshi, "record")
     session = Session(moshi, args.seed, sampling_from(args, moshi.config.sampling))
     info = session_info(session, args.model, live=False, title=args.title or args.folder.absolute().name)

@@ -44,7 +44,8 @@ class Memory:
 class SessionFactory:
     """Makes one Session from the options of `options.add_model` and `options.add_sampling`.
 
-    on_ready: called with the session before its first frame, on the thread that steps it.
+    on_ready: called with the session before its first frame, on the thread that steps it; what takes long there tells
+    the progress.
     """
 
     def __init__(
@@ -52,7 +53,7 @@ class SessionFactory:
         args: argparse.Namespace,
         *,
         kv_bits: int | None = None,
-        on_ready: Callable[[Session], None] | None = None,
+        on_ready: Callable[[Session, Progress], None] | None = None,
     ) -> None:
         self._args, self._kv_bits, self.on_ready = args, kv_bits, on_ready
 
@@ -74,7 +75,7 @@ class SessionFactory:
         limit_memory(nbytes([moshi.lm.parameters(), moshi.mimi.parameters(), leaves(session.state)]))
         session.warm_up(lambda done: progress("warm up", done))
         if self.on_ready is not None:
-            self.on_ready(session)
+            self.on_ready(session, progress)
         return session
 
 

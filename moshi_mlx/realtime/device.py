@@ -7,6 +7,7 @@ is terminated and initialized again, which must not happen while a stream lives:
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -76,7 +77,8 @@ def list_devices(refresh: bool = False) -> list[DeviceInfo]:
     sd = _sounddevice()
     if refresh:
         try:
-            sd._terminate()
+            with contextlib.suppress(sd.PortAudioError):  # it is down already where it could not be started last time
+                sd._terminate()
             sd._initialize()
         except sd.PortAudioError as error:
             raise MoshiError(f"the sound system does not answer: {error}; try again, or restart it") from error
@@ -149,6 +151,9 @@ class AudioDevice:
         self._input, self._output = self._choose(devices, "input"), self._choose(devices, "output")
         self.input_name, self.output_name = self._input.name, self._output.name
         self.input_rate, self.output_rate = self._input.rate, self._output.rate
+        for kind, chosen in (("input", self._input), ("output", self._output)):
+            if str(self._wanted[kind]).isdecimal():
+                self._wanted[kind] = chosen.name  # the numbers change when something is plugged in
         self._opened = True
 
     def start(self, capture: Block, fill: Block) -> None:

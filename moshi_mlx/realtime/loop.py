@@ -55,19 +55,23 @@ class Loop:
             self.playback.reference = Ring(2 * device.output_rate)
 
     def pump(self) -> None:
-        """Brings what was captured into the backlog."""
+        """Brings what was captured into the backlog: all of it at once, for it is paired with all that was played."""
+        begin = perf_counter()
+        fresh: list[Pcm] = []
         while got := self.capture.ring.read(self._raw):
-            begin = perf_counter()
             raw = self._raw[:got]
             self._meter.heard(raw, self.capture.rate)
-            pcm = self._in.process(raw)
-            self._meter.resample_s += perf_counter() - begin
-            if self._echo is None:
-                self.backlog.append(pcm)
-            else:
-                begin = perf_counter()
-                self._treat(self._echo, pcm)
-                self._meter.echo_s += perf_counter() - begin
+            fresh.append(self._in.process(raw))
+        if not fresh:
+            return
+        pcm = np.concatenate(fresh)
+        self._meter.resample_s += perf_counter() - begin
+        if self._echo is None:
+            self.backlog.append(pcm)
+        else:
+            begin = perf_counter()
+            self._treat(self._echo, pcm)
+            self._meter.echo_s += perf_counter() - begin
 
     def turn(self) -> Exchange | None:
         """Steps one frame if one is whole; None if not."""
@@ -156,7 +160,7 @@ class Loop:
         assert ring is not None
         while got := ring.read(self._raw):
             self._pairing.add(self._played.process(self._raw[:got]))
-        if self.capture.overruns > self._overruns or not self._paired:
+        if self.capture.overruns > self._overruns or self._pairing.lost or not self._paired:
             self._overruns = self.capture.overruns
             self._paired = self.playback.callbacks > 0
             blocks = self.capture.block / self.capture.rate + self.playback.block / self.playback.rate

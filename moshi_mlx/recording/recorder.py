@@ -8,13 +8,14 @@ slow) ends the recording, never the conversation: it is told once, and everythin
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,23 @@ def make_folder(folder: Path) -> None:
         raise MoshiError(f"{folder} is a file: name a folder for the recording") from None
     except OSError as error:
         raise MoshiError(f"{folder} cannot be made: {error.strerror}; name a folder where you may write") from None
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise MoshiError(f"{folder} cannot be written: name a folder where you may write")
+
+
+@contextlib.contextmanager
+def place_for(folder: Path) -> Iterator[None]:
+    """Holds the folder of a recording that is to come, so that a place where nothing can be written is told before
+    minutes of loading. What was made for it goes again if nothing came into it.
+    """
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    make_folder(folder)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # there is a recording in it
+            for path in made:
+                path.rmdir()
 
 
 class Recorder:
@@ -102,11 +120,18 @@ class Recorder:
         """Keeps something that happened at a frame: `mark`, `xrun`, `interrupt`, … `values` must be JSON."""
         self._put((None, None, {"frame": frame, "kind": kind, **values}))
 
-    def close(self) -> None:
-        """Writes what waits and closes the files; harmless when repeated."""
+    def close(self, timeout: float | None = None) -> None:
+        """Writes what waits and closes the files; harmless when repeated. A disk that has not taken it all within
+        `timeout` seconds is left alone, which is a failure.
+        """
+        until = None if timeout is None else time.monotonic() + timeout
         if self._thread.is_alive():
-            self._queue.put(None)
-        self._thread.join()
+            with contextlib.suppress(queue.Full):
+                self._queue.put(None, timeout=timeout)
+        self._thread.join(until and max(0.0, until - time.monotonic()))
+        if self._thread.is_alive():
+            remedy = f"`moshi-mlx record {self.folder} --finish` keeps what it took"
+            self._fail(f"{self.folder}: the disk does not answer; {remedy}")
 
     def _put(self, job: _Job) -> None:
         if self.failure is not None:
