@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import builtins
+import importlib.util
+import sys
 from functools import cache
 
 import numpy as np
@@ -92,9 +94,13 @@ def test_duck_is_shut_while_moshi_speaks_and_for_a_tail() -> None:
     assert np.abs(np.diff(out)).max() < 0.2 / BLOCK * 1.1
 
 
-def test_without_livekit_the_remedy_is_told_before_anything_starts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An optional package must not be missed after a minute of loading, with a traceback."""
-    real = builtins.__import__
+@pytest.mark.parametrize(("pip", "command"), [(True, "-m pip install"), (False, "uv pip install --python")])
+def test_without_livekit_the_remedy_is_told_before_anything_starts(
+    pip: bool, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An optional package must not be missed after a minute of loading, with a traceback; and the remedy named a
+    package that nobody publishes, and a pip that an environment made by uv lacks."""
+    real, find = builtins.__import__, importlib.util.find_spec
 
     def without(name: str, *rest: object) -> object:
         if name.startswith("livekit"):
@@ -102,9 +108,13 @@ def test_without_livekit_the_remedy_is_told_before_anything_starts(monkeypatch: 
         return real(name, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(builtins, "__import__", without)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: (pip or None) if name == "pip" else find(name))
     device = VirtualDevice(tone(48_000), lambda block: None)
-    with pytest.raises(MoshiError, match=r"moshi-live\[echo\]"):
+    with pytest.raises(MoshiError) as told:
         Conversation(device, lambda report: EchoingStepper(), echo="cancel")
+    assert command in str(told.value)
+    assert f"{sys.executable} " in str(told.value)  # activated or not
+    assert "install livekit" in str(told.value).replace(f"--python {sys.executable} ", "")
     assert make_echo("off") is None
     with pytest.raises(MoshiError, match="off, duck, cancel"):
         make_echo("on")
