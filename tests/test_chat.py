@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ import numpy as np
 import pulse
 import pytest
 import soundfile
+from needs import needs
 from terminal_kit import CHAT, QUESTION, ROOT, Terminal
 
 from moshi_mlx.cli.chat import _keep_numbers
@@ -153,8 +153,7 @@ def test_the_screen_keys_and_the_terminal_afterwards(tmp_path: Path) -> None:
 def test_speech_in_speech_and_text_out_on_sound_hardware(tmp_path: Path) -> None:
     """The whole way on PortAudio: a question played into a virtual microphone, Moshi's sound recorded from a virtual
     loudspeaker, its text read from the screen of a real terminal (tmux)."""
-    assert not pulse.missing()
-    assert shutil.which("tmux")
+    needs(*pulse.PACKAGES, "tmux")
     socket, heard = f"moshi-test-{os.getpid()}", tmp_path / "heard.wav"
     with pulse.sound_system() as environ:
         tmux = ["tmux", "-L", socket, "-f", "/dev/null"]
