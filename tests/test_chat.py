@@ -56,7 +56,8 @@ def test_two_chats_in_one_process_differ_unless_seeded_alike(short: Path, tmp_pa
     ]
     run = in_one_process(*chats, tail=0.5)
     assert run.returncode == 0, run.stderr
-    assert "scripted demonstration" in run.stderr
+    assert "scripted demonstration of 324 questions" in run.stderr
+    assert 'Try "hello Moshi"' in run.stderr
     assert "frames; the model took" in run.stderr
     assert "\x1b" not in run.stdout + run.stderr
     codes = {name: open_recording(tmp_path / name).codes() for name in "abc"}

@@ -95,11 +95,13 @@ def _takes(args: argparse.Namespace) -> int:
     from ..checkpoints.load import load
     from ..recording.recorder import make_folder
     from ..session import Session
+    from .forewarn import forewarn
     from .origin import session_info
 
     new = not args.folder.exists()
     make_folder(args.folder)  # a place where nothing can be written is told before minutes of loading
     try:
+        forewarn(args.model, offline=args.offline)
         moshi = load(args.model, offline=args.offline)
         check_hears(moshi)
     except BaseException:
