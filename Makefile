@@ -7,6 +7,7 @@ QUESTION ?= examples/question.wav
 demo: setup
 	$(VENV)/bin/moshi-mlx run $(QUESTION) -o conversation.wav --tail 3 --seed 1
 	@echo "Listen to conversation.wav: you on the left, Moshi on the right." >&2
+	@echo "Talk yourself: source $(VENV)/bin/activate, then moshi-mlx chat" >&2
 
 test: setup
 	$(VENV)/bin/python -m pytest -q

@@ -56,7 +56,6 @@ class Stepper(Protocol):
         """Starts the conversation anew, seeded alike."""
 
 
-# Makes a stepper, ready to step (loaded, warmed up), on the thread that will step it. It may call its argument with
-# the name of each
-# stage of the start-up ("load", "warm up", …) and the fraction done (None where it is not known).
+# Makes a stepper, ready to step (loaded, warmed up), on the thread that will step it. It may call its argument with the
+# name of each stage of the start-up ("load", "warm up", …) and the fraction done (None where it is not known).
 StepperFactory = Callable[[Callable[[str, float | None], None]], Stepper]

@@ -8,7 +8,6 @@ import base64
 import contextlib
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -18,6 +17,8 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import needs
 
 ARGUMENTS = [
     "--headless",
@@ -38,7 +39,7 @@ class Browser:
     """One window."""
 
     def __init__(self, base: str, profile: Path) -> None:
-        options = {"args": [*ARGUMENTS, f"--user-data-dir={profile}"], "binary": shutil.which("chromium")}
+        options = {"args": [*ARGUMENTS, f"--user-data-dir={profile}"], "binary": needs.browser()}
         always = {"goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"}}
         self.base = base
         self.base += "/session/" + self.post("/session", capabilities={"alwaysMatch": always})["sessionId"]

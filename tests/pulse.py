@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -15,14 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-PACKAGES = ("pulseaudio", "pulseaudio-utils", "libasound2-plugins")
-NEEDS = ("pulseaudio", "paplay", "parec", "pactl")
+PACKAGES = ("pulseaudio", "pulseaudio-utils", "libasound2-plugins", "libportaudio2")
 _ALSA = "pcm.!default { type pulse }\nctl.!default { type pulse }\n"
-
-
-def missing() -> list[str]:
-    """The programs that are not installed."""
-    return [name for name in NEEDS if shutil.which(name) is None]
 
 
 @contextmanager

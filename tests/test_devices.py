@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pulse
 import pytest
+from needs import needs
 from terminal_kit import ROOT
 
 from moshi_mlx.cli.devices import available, judge
@@ -135,6 +136,7 @@ def test_list_choose_and_test_on_portaudio() -> None:
     """As a person types them, on a sound system of its own: the list, a choice that lasts, a wrong name, a test
     that hears what it plays, and one that hears exact zeros.
     """
+    needs(*pulse.PACKAGES)
     with pulse.sound_system() as environ:
 
         def devices(*words: str) -> subprocess.CompletedProcess[str]:

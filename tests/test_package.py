@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -101,3 +103,13 @@ def test_public_names() -> None:
         assert getattr(moshi_mlx, name) is not None
     with pytest.raises(AttributeError, match="Sesion"):
         _ = moshi_mlx.Sesion
+
+
+def test_the_source_distribution_has_what_its_tests_read() -> None:
+    """It shipped tests, and left out the question, the Makefile and the pages that they open."""
+    root = PACKAGE.parent
+    settings = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["sdist"]
+    text = "".join(path.read_text() for path in sorted((root / "tests").glob("*.py")))
+    read = {name for name in re.findall(r'(?:ROOT|HERE\.parent|root) / "([^"/]+)', text) if (root / name).exists()}
+    assert {"weights", "examples", "Makefile"} <= read
+    assert sorted(read - {*settings["include"], "pyproject.toml"}) == []  # which always ships

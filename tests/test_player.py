@@ -5,13 +5,13 @@ network.
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from chromium import Browser, browser
+from needs import needs
 from recording_kit import INFO, MockStepper, dialogue, record, tones
 
 from moshi_mlx.frame import FRAME
@@ -33,8 +33,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def window(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    if not shutil.which("chromedriver"):
-        pytest.fail("the player is tested in Chromium: apt-get install chromium chromium-driver")
+    needs("chromium", "chromium-driver")
     with browser(tmp_path_factory.mktemp("browser")) as window:
         yield window
 

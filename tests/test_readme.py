@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 
-from moshi_mlx.cli.main import COMMANDS
+from moshi_mlx.cli.main import COMMANDS, main
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
@@ -29,6 +31,13 @@ def test_python_runs(capsys: pytest.CaptureFixture[str]) -> None:
     for text in code:
         exec(compile(text, "README.md", "exec"), {})
     assert capsys.readouterr().out
+
+
+def typed(page: Path) -> list[str]:
+    """The command lines of a page: those of its blocks, and those with arguments in its text."""
+    lines = [line for block in blocks(page, "(?:sh)?") for line in block.splitlines()]
+    found = [line.partition(" #")[0].strip() for line in lines if re.match(r"moshi-mlx \w", line)]
+    return found + re.findall(r"`(moshi-mlx \w+ [^`]+)`", page.read_text())
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -56,3 +65,38 @@ def test_make_targets_exist() -> None:
         assert set(re.findall(r"^make (\w+)|`make (\w+)`", page.read_text(), re.M)) <= {
             pair for name in targets for pair in ((name, ""), ("", name))
         }
+
+
+def test_every_command_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An option that was renamed, or never was."""
+    lines = {line for page in PAGES for line in typed(page)}
+    assert len(lines) > 10
+    for line in sorted(lines):
+        words = shlex.split(line)[1:]
+        monkeypatch.setattr(importlib.import_module(f"moshi_mlx.cli.{words[0]}"), "run", lambda args: 0)
+        assert main(words) == 0, line
+
+
+def test_the_program_is_a_command_before_it_is_typed() -> None:
+    """`make demo` puts the program into .venv/bin, and what the page said next was "command not found"."""
+    venv = re.findall(r"^VENV \?= (.+)$", (ROOT / "Makefile").read_text(), re.M)[0]
+    lines = [line for block in blocks(ROOT / "README.md", "") for line in block.splitlines()]
+    first = next(number for number, line in enumerate(lines) if line.startswith("moshi-mlx"))
+    assert lines[first - 1].partition(" #")[0].strip() == f"source {venv}/bin/activate"
+    assert f"source {venv}/bin/activate" in (ROOT / "weights/README.md").read_text()
+
+
+def test_the_picture_is_made_by_its_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Words under the picture that the command beside it does not give."""
+    text = (ROOT / "README.md").read_text()
+    (line,) = [line for line in typed(ROOT / "README.md") if line.startswith("moshi-mlx record")]
+    (tmp_path / "weights").symlink_to(ROOT / "weights")
+    monkeypatch.chdir(tmp_path)
+    assert main(shlex.split(line)[1:]) == 0
+    said = re.findall(r"[A-Z][a-z ,]+[.?]", re.findall(r"^> \*\*Moshi\*\* (.*)$", text, re.M)[0])
+    assert len(said) == 3
+    shown = capsys.readouterr().out
+    assert [words for words in said if words not in shown] == []
+    assert (tmp_path / shlex.split(line)[2] / "player.html").exists()

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pulse
-import pytest
+from needs import needs
 
 from moshi_mlx.realtime import AudioDevice, Conversation, Statistics
 from tools.soak_realtime import EchoingStepper
@@ -133,10 +133,7 @@ def _troubles(before: Statistics, now: Statistics) -> list[str]:
 
 def test_a_tone_goes_through_real_portaudio_complete_and_as_late_as_the_counters_say() -> None:
     """Everything above is a fake; this is PortAudio, a sound server, two real streams and their threads."""
-    if missing := pulse.missing():
-        if os.environ.get("CI") == "true":
-            pytest.fail(f"missing: {missing}")
-        pytest.skip(f"needs {', '.join(missing)}: apt-get install libportaudio2 {' '.join(pulse.PACKAGES)}")
+    needs(*pulse.PACKAGES)
     with pulse.sound_system() as environment:
         environment["PYTHONPATH"] = str(Path(__file__).parent.parent)
         done = subprocess.run([sys.executable, __file__], env=environment, capture_output=True, text=True, timeout=120)

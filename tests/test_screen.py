@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 
 import pytest
 from chat_kit import numbers, view
@@ -11,9 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.text import Text
 
+from moshi_mlx.cli.options import DEMONSTRATION, QUESTIONS
 from moshi_mlx.cli.screen import View, clock, render
 from moshi_mlx.cli.terminal import BEGIN, END, Painter
 from moshi_mlx.cli.transcript import Heard, Line, Transcript
+from tools.train_tiny.script import pairs
 
 SIZES = ((80, 24), (120, 40), (50, 15))
 LINES = (
@@ -53,7 +56,7 @@ def busy() -> View:
         now=now,
         lines=LINES,
         title="moshiko-q4",
-        banner="A scripted demonstration that knows a few dozen questions; `moshi-mlx doctor` names the real one.",
+        banner="A scripted demonstration of 324 questions; `moshi-mlx doctor` names the real one.",
         context=3000,
         memory="5.1 GB (cache 0.2, peak 5.4)",
         echo_reason="loudspeaker, by its name",
@@ -100,6 +103,21 @@ def test_any_size_gives_as_many_lines_none_too_wide(width: int, height: int, hel
     )
     assert len(lines) == height
     assert all(line.cell_len <= max(width, 1) for line in lines)
+
+
+@pytest.mark.parametrize(("width", "height"), SIZES)
+def test_a_newcomer_reads_what_the_demonstration_knows(width: int, height: int) -> None:
+    """Who said anything else than what no page of the program told heard "Sorry, I did not understand." and thought
+    it broken; and it claimed "a few dozen questions" of 324."""
+    phrases = [question for pair in pairs() for question in pair.questions]
+    assert f"{len(phrases)} questions" in DEMONSTRATION
+    tried = re.findall('"(.+?)"', QUESTIONS)
+    assert len(tried) == 3
+    assert {words.lower() for words in tried} <= set(phrases)
+    fresh = {"now": numbers(frames=3), "banner": f"{DEMONSTRATION}; …"}
+    shown = " ".join(text_of(render(view(**fresh, known=QUESTIONS), width, height)).split())
+    assert f"Speak: Moshi listens. Try {QUESTIONS}." in shown
+    assert "Try" not in text_of(render(view(now=numbers(frames=3)), width, height))  # a real model knows more
 
 
 def test_help_names_every_key_on_the_smallest_screen() -> None:

@@ -89,9 +89,9 @@ def load(
 ) -> Moshi:
     """Loads a checkpoint: a folder, an alias, a Hub id, an hf:// address; None is the embedded demonstration model.
 
-    The language model keeps the dtypes of its file unless `dtype` casts its floating-point weights; the codec is
-    fp32. Every weight is
-    evaluated before this returns, unless `lazy`. Raises MoshiError for whatever is missing, unknown or wrongly shaped.
+    The language model keeps the dtypes of its file unless `dtype` casts its floating-point weights; the codec is fp32.
+    Every weight is evaluated before this returns, unless `lazy`. Raises MoshiError for whatever is missing, unknown or
+    wrongly shaped.
     """
     files = open_checkpoint(source, offline=offline)
     tokenizer = Tokenizer(files.tokenizer)

@@ -17,12 +17,13 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .chat_options import cancels, check, device_of
 from .endings import Endings
-from .options import add_model, add_sampling
+from .options import DEMONSTRATION, QUESTIONS, add_model, add_sampling
 
 if TYPE_CHECKING:
     from ..realtime.device import Device
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from .stepper import Progress
     from .terminal import Keyboard, Painter
 
-DEMONSTRATION = "A scripted demonstration that knows a few dozen questions"
 REFRESH = 0.1  # seconds between two pictures
 END_TIME = 1.0  # seconds the engine has to end: Ctrl-C takes under 2 in all
 
@@ -68,12 +68,14 @@ def run(args: argparse.Namespace) -> int:
     with Endings() as endings:
         from ..checkpoints.locate import locate
         from ..recording.recorder import place_for
+        from .forewarn import forewarn
         from .plain import Plain
         from .terminal import wants_screen
 
         check(args)
         device = device_of(args)
         with place_for(args.record) if args.record else contextlib.nullcontext():
+            forewarn(args.model, offline=args.offline, kv_bits=args.kv_bits)
             located = locate(args.model, offline=args.offline)  # a download shows its own line, before the screen
             live = _live(args, device)
             live.banner = _banner() if located.embedded else ""
@@ -146,7 +148,7 @@ def _banner() -> str:
 def _pictures(live: Live, endings: Endings, keyboard: Keyboard | None) -> Iterator[View]:
     """What there is to show, ten times a second, until the conversation is to end; keys act in between."""
     while live.talk.running and not live.quit and not endings.asked:
-        yield live.view(sys.platform, os.environ)
+        yield replace(live.view(sys.platform, os.environ), known=QUESTIONS if live.banner else "")
         until = time.monotonic() + REFRESH
         while (rest := until - time.monotonic()) > 0 and not endings.asked:
             if keyboard is None:

@@ -23,7 +23,9 @@ def check(args: argparse.Namespace) -> None:
     if args.device is not None and (args.input or args.output):
         raise UsageError("--device replaces the sound devices; leave --input and --output out")
     if args.echo == "cancel" and not cancels():
-        raise UsageError("--echo cancel needs livekit: pip install 'moshi-live[echo]', or use --echo duck")
+        from ..realtime.echo import how_to_get
+
+        raise UsageError(f"--echo cancel needs livekit: {how_to_get()}, or use --echo duck")
     if args.record is not None and args.record.exists() and (not args.record.is_dir() or any(args.record.iterdir())):
         raise UsageError(f"{args.record} is there already; name a new folder for --record")
     if args.stats is not None and not writable(args.stats):

@@ -17,7 +17,7 @@ from typing import Any
 
 from ..checkpoints.known import KNOWN, Known
 from ..frame import FRAME_MS
-from .machine import GB, Needs, choose, forecasts, verdict
+from .machine import GB, Forecast, Machine, Needs, choose, forecasts, verdict
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,10 +45,10 @@ def run(args: argparse.Namespace) -> int:
             "disk": examine.disk(),
             "sound": {"skipped": True} if args.no_sound else examine.sound(),
         }
-        best = choose(machine, _moshi()) if kernels["right"] else None
+        chosen = best(machine) if kernels["right"] else None
         found["verdict"] = {
-            "checkpoint": best.name if best else None,
-            "kv_bits": best.kv_bits if best else None,
+            "checkpoint": chosen.name if chosen else None,
+            "kv_bits": chosen.kv_bits if chosen else None,
             "why": kernels["problem"] or verdict(machine, _moshi()),
         }
     if args.json:
@@ -62,6 +62,11 @@ def run(args: argparse.Namespace) -> int:
 def needs() -> tuple[Needs, ...]:
     """What each known checkpoint that converses needs."""
     return tuple(one for known in KNOWN if (one := needs_of(known)) is not None)
+
+
+def best(machine: Machine) -> Forecast | None:
+    """The best Moshi that talks in real time on a machine; None if none does."""
+    return choose(machine, _moshi())
 
 
 def _moshi() -> list[Needs]:

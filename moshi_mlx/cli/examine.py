@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import platform
 import shutil
@@ -59,28 +60,36 @@ def kernels() -> dict[str, Any]:
     return {"errors": errors, "right": not problem, "problem": problem}
 
 
-def machine() -> Machine:
-    """Memory, what the GPU may use of it, and the bandwidth, measured."""
+def machine(processor: bool = True) -> Machine:
+    """Memory, what the GPU may use of it, and the bandwidth, measured; a processor's only if asked for: it takes
+    seconds and decides nothing."""
+    import mlx.core as mx
+
     from ..models.memory import gpu_memory, gpu_name, machine_memory
     from .bench_time import copy_bandwidth
 
-    memory = machine_memory()
-    return Machine(memory, gpu_memory() or round(memory * LENT), copy_bandwidth(), gpu_name())
+    memory, gpu = machine_memory(), gpu_name()
+    bandwidth = copy_bandwidth() if gpu or processor else math.inf
+    mx.clear_cache()  # half a gigabyte of copies
+    return Machine(memory, gpu_memory() or round(memory * LENT), bandwidth, gpu)
 
 
 def weights() -> list[str]:
     """Aliases of the known checkpoints that are whole on this disk."""
     from ..checkpoints.known import KNOWN
+
+    return [known.alias for known in KNOWN if known.kind in ("moshi", "hibiki") and on_disk(known.alias)]
+
+
+def on_disk(source: str) -> bool:
+    """Whether a model is whole here, so that nothing would be fetched."""
     from ..checkpoints.locate import locate
 
-    def there(alias: str) -> bool:
-        try:
-            locate(alias, offline=True)
-        except (MoshiError, OSError):
-            return False
-        return True
-
-    return [known.alias for known in KNOWN if known.kind in ("moshi", "hibiki") and there(known.alias)]
+    try:
+        locate(source, offline=True)
+    except (MoshiError, OSError):
+        return False
+    return True
 
 
 def disk() -> dict[str, Any]:

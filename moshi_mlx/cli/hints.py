@@ -67,7 +67,7 @@ def choose_echo(wish: str, output: str, installed: bool) -> tuple[str, str]:
         return "off", "headphones, by their name"
     if installed:
         return "cancel", "loudspeaker, by its name"
-    return "duck", "loudspeaker; `pip install 'moshi-live[echo]'` lets both talk at once"
+    return "duck", "loudspeaker; `chat --echo cancel` tells how both can talk at once"
 
 
 def slow_stage(now: Statistics) -> str:

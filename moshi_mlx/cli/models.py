@@ -101,12 +101,14 @@ def _print(found: dict[str, Any]) -> None:
 
 def _get(args: argparse.Namespace) -> int:
     from ..checkpoints.locate import address_of, get
+    from .forewarn import forewarn
 
     if args.offline:
         raise UsageError("`models get` asks the Hub; without the network, `models verify` checks what is here")
     address = address_of(args.model)
     if address is None:
         raise MoshiError(f"{args.model} is on this disk already; name an alias, a Hub id or an hf:// address")
+    forewarn(args.model)
     print(get(address))
     return 0
 

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from ..checkpoints.load import Moshi
     from ..models.sampling import Sampling
 
+DEMONSTRATION = "A scripted demonstration of 324 questions"  # the embedded model
+QUESTIONS = '"hello Moshi", "what is full duplex" or "tell me a joke"'  # three of them
+
 
 def add_model(parser: argparse.ArgumentParser) -> None:
     """--model and --offline."""
@@ -59,11 +62,9 @@ def check_hears(moshi: Moshi) -> None:
 def announce(moshi: Moshi, command: str) -> None:
     """Says on stderr how to get a real model where it is the embedded demonstration that runs."""
     if moshi.located.embedded:
-        print(
-            "This is the embedded model, a scripted demonstration that knows a few questions. The real one: "
-            f"`moshi-mlx {command} --model moshiko-q4` (4.8 GB, asked for once).",
-            file=sys.stderr,
-        )
+        from .forewarn import real_model
+
+        print(f"{DEMONSTRATION}: try {QUESTIONS}. {real_model(command)}", file=sys.stderr)
 
 
 def check_sampling(args: argparse.Namespace) -> None:

@@ -30,6 +30,7 @@ class Plain:
         """Takes a view and the transcript it belongs to."""
         now = view.now
         self._tell("banner", view.banner)
+        self._tell("known", view.known and f"Try {view.known}.")
         if now.state == "starting":
             self._tell("stage", f"{now.stage} …" if now.stage else "")
         elif now.frames:

@@ -98,8 +98,10 @@ def _live(args: argparse.Namespace) -> int:
 def _takes(args: argparse.Namespace, lines: Sequence[Line]) -> int:
     from ..checkpoints.load import load
     from ..session import Session
+    from .forewarn import forewarn
     from .origin import session_info
 
+    forewarn(args.model, offline=args.offline)
     moshi = load(args.model, offline=args.offline)
     check_hears(moshi)
     announce(moshi, "record")

@@ -81,7 +81,9 @@ def run(args: argparse.Namespace) -> int:
 def _session(args: argparse.Namespace) -> Session:
     from ..checkpoints.load import load
     from ..session import Session
+    from .forewarn import forewarn
 
+    forewarn(args.model, offline=args.offline)
     moshi = load(args.model, offline=args.offline)
     check_hears(moshi)
     announce(moshi, "run")

@@ -42,8 +42,9 @@ class View:
     """All that the screen shows.
 
     now: for meters and states; numbers: the same, a little older, so that digits can be read. title: the model.
-    banner: a warning that stays. context: frames the model looks back on, 0 if it is not known. memory: a text.
-    stages: those of the start-up, the present one last. notice: what just happened; advice: what should be done.
+    banner: a warning that stays. known: what one may say to a model that knows little. context: frames the model looks
+    back on, 0 if it is not known. memory: a text. stages: those of the start-up, the present one last. notice: what
+    just happened; advice: what should be done.
     """
 
     now: Statistics
@@ -51,6 +52,7 @@ class View:
     lines: Sequence[Line] = ()
     title: str = ""
     banner: str = ""
+    known: str = ""
     context: int = 0
     memory: str = ""
     echo_reason: str = ""
@@ -175,7 +177,8 @@ def _talk(view: View, width: int, rows: int) -> list[Text]:
     if view.now.state == "starting":
         return _starting(view, width)
     if not view.lines:
-        return [Text(), Text("Speak: Moshi listens." if rows > 2 else "Speak.", "dim")]
+        said = f"Speak: Moshi listens. Try {view.known}." if view.known else "Speak: Moshi listens."
+        return [Text(), *_wrap(Text(said if rows > 2 else "Speak.", "dim"), width)]
     lines: list[Text] = []
     for line in reversed(view.lines):
         stamp = f"{clock(line.seconds):>{len(clock(view.now.seconds))}}  {SAYS[line.who]:<5}  "

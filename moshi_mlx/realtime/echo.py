@@ -6,6 +6,9 @@ All work on blocks of 10 ms at 24 kHz: a block of the microphone and the block o
 
 from __future__ import annotations
 
+import importlib.util
+import shlex
+import sys
 from typing import Any, Protocol
 
 import numpy as np
@@ -71,8 +74,7 @@ class Cancel:
         try:
             from livekit import rtc
         except ImportError as error:
-            remedy = "pip install 'moshi-live[echo]', or use --echo duck"
-            raise MoshiError(f"echo cancellation needs livekit: {remedy}") from error
+            raise MoshiError(f"echo cancellation needs livekit: {how_to_get()}, or use --echo duck") from error
         self._rtc: Any = rtc
         self.reset()
 
@@ -118,6 +120,14 @@ class Cancel:
     def _frame(self, block: Pcm) -> Any:
         data = np.clip(np.round(block * 32_768), -32_768, 32_767).astype(np.int16)
         return self._rtc.AudioFrame(bytearray(data.tobytes()), RATE, 1, BLOCK)
+
+
+def how_to_get() -> str:
+    """The command that installs livekit into the environment that runs, activated or not; one made by uv has no pip."""
+    python = shlex.quote(sys.executable)
+    if importlib.util.find_spec("pip") is None:
+        return f"uv pip install --python {python} livekit"
+    return f"{python} -m pip install livekit"
 
 
 def _power(block: Pcm) -> float:

@@ -6,7 +6,7 @@ Nothing here waits. `pump` moves what was captured, `turn` steps one frame. A re
 
 from __future__ import annotations
 
-from math import ceil
+from math import ceil, floor
 from time import perf_counter
 
 import numpy as np
@@ -48,6 +48,7 @@ class Loop:
         self._stepping = False
         self._dropped = 0
         self._overruns = 0
+        self._held = 0  # samples of `_mic` that wait for the loudspeaker
         self._paired = False  # the pairing started after both streams had, and after a pause
         self._pairing = Pairing()
         self._played = Resampler(device.output_rate, RATE)
@@ -135,7 +136,7 @@ class Loop:
     def target_ms(self) -> float:
         """The lag to be expected: the frame, the model's time, a block of each side, the margin and the filters."""
         blocks = 1_000 * self.capture.block / self.capture.rate + self.playback.ms(self.playback.block)
-        delays = 1_000 * (self._delay + self._out.delay)
+        delays = 1_000 * (self._delay + self._held / RATE + self._out.delay)
         return FRAME_MS + self._meter.recent_ms + blocks + self.playback.margin + delays
 
     def counts(self) -> Counts:
@@ -163,14 +164,22 @@ class Loop:
         if self.capture.overruns > self._overruns or self._pairing.lost or not self._paired:
             self._overruns = self.capture.overruns
             self._paired = self.playback.callbacks > 0
-            blocks = self.capture.block / self.capture.rate + self.playback.block / self.playback.rate
-            self._pairing.start(len(self._mic), _RESERVE + ceil(blocks * RATE))
+            self._start_pairing()
             echo.reset()
             self._meter.echo_resets += self._paired
-        whole = len(self._mic) // BLOCK * BLOCK
+        whole = max(0, len(self._mic) - self._held) // BLOCK * BLOCK
         for start in range(0, whole, BLOCK):
             self.backlog.append(echo.process(self._mic[start : start + BLOCK], self._pairing.take()))
         self._mic = self._mic[whole:]
+
+    def _start_pairing(self) -> None:
+        """By what is kept back of the reference, the echo seems earlier. Where the way through the device is no longer
+        than that, the microphone waits: an echo before its cause is removed by no canceller."""
+        device, block = self._device, self.capture.block / self.capture.rate
+        reserve = _RESERVE + ceil((block + self.playback.block / self.playback.rate) * RATE)
+        way = device.input_latency + device.output_latency
+        self._held = max(0, reserve - floor((way - block) * RATE)) if way else 0
+        self._pairing.start(len(self._mic) - self._held, reserve)
 
     def _burst(self) -> int:
         """The microphone's block in the loudspeaker's samples."""
@@ -178,5 +187,5 @@ class Loop:
 
     def _wanted(self) -> int:
         """Microphone samples that complete the frame, but no more than what is worth waking for."""
-        missing = (FRAME - self.backlog.waiting - len(self._mic)) / RATE
+        missing = (FRAME - self.backlog.waiting - len(self._mic) + self._held) / RATE
         return max(1, ceil(min(missing, _WAKE) * self.capture.rate))

@@ -18,10 +18,10 @@ class Pairing:
     """Gives each block of the microphone the block of what was played that belongs to it, though both arrive in bursts.
     24 kHz.
 
-    Both streams tick alike, so one start decides: `reserve` samples of what was played are kept back, by which the echo
-    seems later than it is, and it never comes before its cause. What is missing for a block is replaced by silence and
-    dropped when it comes. Where the clocks drift, the reserve is put right in a silence. Where what is missing never
-    comes, the pairing is `lost`, and only a new start helps.
+    Both streams tick alike, so one start decides: `reserve` samples of what was played are kept back, so that a block
+    is there when it is wanted; by so much the echo seems earlier than it is (see `Loop`). What is missing for a block
+    is replaced by silence and dropped when it comes. Where the clocks drift, the reserve is put right in a silence.
+    Where what is missing never comes, the pairing is `lost`, and only a new start helps.
     """
 
     def __init__(self) -> None:
@@ -44,10 +44,11 @@ class Pairing:
         self._played = np.concatenate([self._played, played[paid:]])[-_MOST:]
 
     def start(self, waiting: int, reserve: int) -> None:
-        """Pairs the newest of both: `waiting` samples of the microphone are still to be processed."""
+        """Pairs the newest of both: `waiting` samples of the microphone are to be processed at once, or so many fewer
+        than none, where more must come first."""
         self._reserve, self._debt, self._starved = reserve, 0, 0
         self._taken, self._low = 0, _MOST
-        self._resize(waiting + reserve)
+        self._resize(max(0, waiting + reserve))
 
     def take(self) -> Pcm:
         """The next block (240,)."""

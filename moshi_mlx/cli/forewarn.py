@@ -1,0 +1,42 @@
+"""Whether a real model talks on this machine, said before its gigabytes are fetched. `doctor` knows; this asks it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+
+def forewarn(source: str | Path | None, *, offline: bool = False, kv_bits: int | None = None) -> None:
+    """A line on stderr if `source` is a known model that would be fetched now and cannot talk here in real time."""
+    from ..checkpoints.known import KNOWN
+    from ..checkpoints.locate import address_of
+    from . import examine
+
+    address = address_of(source) if source is not None else None
+    known = next((one for one in KNOWN if address is not None and one.repo == address.repo), None)
+    if offline or known is None or examine.on_disk(str(source)):
+        return
+    from .doctor import needs_of
+    from .machine import forecast
+
+    needs = needs_of(known)
+    problem = forecast(examine.machine(processor=False), needs, kv_bits).problem if needs is not None else ""
+    if problem:
+        said = f"{known.alias} {problem}: it will not talk in real time here; see `moshi-mlx doctor`"
+        print(f"moshi-mlx: note: {said}", file=sys.stderr)
+
+
+def real_model(command: str) -> str:
+    """A sentence for who hears the demonstration: the command that gets the best real model for this machine."""
+    from ..checkpoints.known import BY_ALIAS
+    from ..models.memory import gpu_name
+
+    best = None
+    if gpu_name():
+        from . import doctor, examine
+
+        best = doctor.best(examine.machine())
+    if best is None:
+        return "The real one will not talk in real time on this machine: `moshi-mlx doctor` says why."
+    size = BY_ALIAS[best.name].gigabytes
+    return f"The real one: `moshi-mlx {command} --model {best.name}` ({size:.1f} GB, asked for once)."
