@@ -10,8 +10,18 @@ from typing import Any
 import numpy as np
 
 from moshi_mlx.cli.screen import View
+from moshi_mlx.cli.transcript import Line
 from moshi_mlx.frame import FRAME, Pcm, Reply
 from moshi_mlx.realtime import Statistics
+
+LINES = (
+    Line(3, "moshi", "Hello, I am Moshi. What shall we talk about today, you and I, on this fine machine of yours?"),
+    Line(8, "you", "spoke 1.4 s"),
+    Line(
+        10, "moshi", "日本語のテキストはとても長いので折り返しが必要です。そして、もっと長くなります。そして😀終わり。"
+    ),
+    Line(3700, "note", "bookmark"),
+)
 
 ZEROS: dict[Any, Any] = {int: 0, float: 0.0, str: "", bool: False}
 
@@ -61,3 +71,39 @@ def factory_of(stepper: Echo) -> Callable[[Callable[[str, float | None], None]],
 
 
 SILENCE = np.zeros(FRAME, np.float32)
+
+
+def busy() -> View:
+    """A conversation with everything in it."""
+    now = numbers(
+        seconds=3712.0,
+        frames=46400,
+        lag_ms=1320.0,
+        target_ms=140.0,
+        frame_p50=43.0,
+        frame_p95=158.0,
+        misses=212,
+        underruns=17,
+        overruns=3,
+        dropped_ms=12480.0,
+        device_ms=22.0,
+        reopened=2,
+        input_level=-23.0,
+        output_level=-1.0,
+        input_name="Ein Mikrofon mit einem sehr langen Namen",
+        output_name="日本語スピーカー",
+        input_rate=48000,
+        output_rate=44100,
+        echo="cancel",
+    )
+    return view(
+        now=now,
+        lines=LINES,
+        title="moshiko-q4",
+        banner="A scripted demonstration of 324 questions; `moshi-mlx doctor` names the real one.",
+        context=3000,
+        memory="5.1 GB (cache 0.2, peak 5.4)",
+        echo_reason="loudspeaker, by its name",
+        recording=True,
+        advice="lag: some frames take 158 ms; close other programs or take a lighter checkpoint",
+    )

@@ -7,7 +7,7 @@ import os
 import re
 
 import pytest
-from chat_kit import numbers, view
+from chat_kit import busy, numbers, view
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.text import Text
@@ -19,50 +19,6 @@ from moshi_mlx.cli.transcript import Heard, Line, Transcript
 from tools.train_tiny.script import pairs
 
 SIZES = ((80, 24), (120, 40), (50, 15))
-LINES = (
-    Line(3, "moshi", "Hello, I am Moshi. What shall we talk about today, you and I, on this fine machine of yours?"),
-    Line(8, "you", "spoke 1.4 s"),
-    Line(
-        10, "moshi", "日本語のテキストはとても長いので折り返しが必要です。そして、もっと長くなります。そして😀終わり。"
-    ),
-    Line(3700, "note", "bookmark"),
-)
-
-
-def busy() -> View:
-    """A conversation with everything in it."""
-    now = numbers(
-        seconds=3712.0,
-        frames=46400,
-        lag_ms=1320.0,
-        target_ms=140.0,
-        frame_p50=43.0,
-        frame_p95=158.0,
-        misses=212,
-        underruns=17,
-        overruns=3,
-        dropped_ms=12480.0,
-        device_ms=22.0,
-        reopened=2,
-        input_level=-23.0,
-        output_level=-1.0,
-        input_name="Ein Mikrofon mit einem sehr langen Namen",
-        output_name="日本語スピーカー",
-        input_rate=48000,
-        output_rate=44100,
-        echo="cancel",
-    )
-    return view(
-        now=now,
-        lines=LINES,
-        title="moshiko-q4",
-        banner="A scripted demonstration of 324 questions; `moshi-mlx doctor` names the real one.",
-        context=3000,
-        memory="5.1 GB (cache 0.2, peak 5.4)",
-        echo_reason="loudspeaker, by its name",
-        recording=True,
-        advice="lag: some frames take 158 ms; close other programs or take a lighter checkpoint",
-    )
 
 
 def text_of(lines: list[Text]) -> str:
