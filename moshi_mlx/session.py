@@ -16,7 +16,7 @@ import mlx.core as mx
 import numpy as np
 from numpy.typing import NDArray
 
-from . import saved
+from .checkpoints import session_file
 from .checkpoints.fingerprint import fingerprint
 from .checkpoints.load import Moshi
 from .frame import FRAME, Codes, MoshiError, Pcm, Reply
@@ -142,21 +142,21 @@ class Session:
     def save(self, path: str | Path) -> None:
         """Writes the conversation's state to a safetensors file, beside it first, then renamed."""
         kept = {"seed": self.seed, "kv_bits": self.kv_bits, "sampling": asdict(self.sampling)}
-        saved.write(Path(path), self.state, {"model": fingerprint(self.moshi), **kept})
+        session_file.write(Path(path), self.state, {"model": fingerprint(self.moshi), **kept})
 
     @classmethod
     def restore(cls, moshi: Moshi, path: str | Path) -> Session:
         """The session that `save` wrote, with the model it was saved with. Raises MoshiError for any other file."""
         path, session = Path(path), cls.__new__(cls)
-        with saved.reading(path) as head:
+        with session_file.reading(path) as head:
             session.moshi, session.seed, session.kv_bits = moshi, seed_of(head["seed"]), head["kv_bits"]
             session.sampling = Sampling(**head["sampling"])
             if head["model"] != fingerprint(moshi):
                 raise ValueError("another model")
             session._condition = moshi.lm.best_condition()
             session.state = session._empty()
-            saved.fill(session.state, path, head["plain"])
-            saved.check(session.state, session._empty(), moshi.config.lm)
+            session_file.fill(session.state, path, head["plain"])
+            session_file.check(session.state, session._empty(), moshi.config.lm)
         return session
 
     def _empty(self) -> SessionState:

@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any
 import mlx.core as mx
 import numpy as np
 
-from .checkpoints.header import read_header
-from .checkpoints.load import read_tensors
-from .frame import MoshiError
-from .models.cache import leaves, plain, replace, replace_plain
-from .models.config import LmConfig
+from ..frame import MoshiError
+from ..models.cache import leaves, plain, replace, replace_plain
+from ..models.config import LmConfig
+from .header import read_header
+from .load import read_tensors
 
 if TYPE_CHECKING:
-    from .session import SessionState
+    from ..session import SessionState
 
 MAX_FRAMES = 1 << 30  # positions are int32, two a frame in the codec: 2.7 years
 
