@@ -74,8 +74,8 @@ def slow_stage(now: Statistics) -> str:
     """Why the conversation lags, in words that name the slow stage; "" while it does not."""
     if now.frames and now.frame_p50 > FRAME_MS:
         return (
-            f"the model takes {now.frame_p50:.0f} ms a frame and has {FRAME_MS:.0f}: too slow here; "
-            "`moshi-mlx doctor` names a lighter checkpoint"
+            f"the model takes {now.frame_p50:.0f} ms a frame and has {FRAME_MS:.0f}: too slow; close other programs, "
+            "or see what `moshi-mlx doctor` says"
         )
     if now.lag_ms <= now.target_ms + LATE_MS:
         return ""
