@@ -203,8 +203,11 @@ def test_command(
     want = np.argmax(np.array(helium.model(mx.array([ids])))[0, -1])
     decode = helium.decoder()
     assert int(want) in helium.stop or out.startswith(decode(int(want)))
-    monkeypatch.setattr("sys.stdin", io.StringIO("abc"))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"abc")))
     assert text("--temperature", "0")[0] == out
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"caf\xe9")))
+    assert main(["text", "--model", str(model)]) == 1
+    assert "not UTF-8" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -213,6 +216,8 @@ def test_command(
         (["abc", "--top-p", "0"], 2, "top-p"),
         (["abc", "--max-tokens", "0"], 2, "max-tokens"),
         (["abc", "--seed", "-1"], 2, "--seed"),
+        (["abc", "--temperature", "nan"], 2, "temperature"),
+        (["abc", "--temperature", "inf"], 2, "temperature"),
         (["abc" * 200], 1, "shorten it"),
     ],
 )

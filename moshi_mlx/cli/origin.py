@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from .. import __version__
 from ..checkpoints.load import open_checkpoint
-from ..recording.info import SessionInfo
+from ..checkpoints.locate import address_of
+from ..recording.info import MAX_TEXT, MAX_TITLE, SessionInfo
 
 if TYPE_CHECKING:
     from ..session import Session
@@ -25,21 +26,24 @@ def session_info(session: Session, source: str | Path | None, *, live: bool, tit
     """source: as it was given to `load`. Reads a file to hash it, where nothing on this disk tells its hash."""
     config = session.moshi.config.lm
     files = open_checkpoint(source, offline=True)
-    named = {path.name: path for path in (files.weights, files.mimi, files.tokenizer)}
-    if files.located.has("config.json"):
-        named["config.json"] = files.located.file("config.json")
+    paths = [files.weights, *files.shards, files.mimi, files.tokenizer, *([files.lora] if files.lora else ())]
+    texts = (name for name in ("config.json", files.located.files().mimi_config) if name)
+    paths += [files.located.file(name) for name in texts if files.located.has(name)]
+    model = session.moshi.located.label if source is None else source
+    if source is not None and address_of(source) is None:
+        model = Path(source).absolute()  # a replay may stand elsewhere
     return SessionInfo(
-        model=str(source) if source is not None else session.moshi.located.label,
+        model=str(model)[:MAX_TEXT],
         seed=session.seed,
         codebooks=config.dep_q,
         user_codebooks=config.user_q,
         card=config.card,
         acoustic_delay=config.max_delay,
-        title=title,
+        title=title[:MAX_TITLE],
         created=datetime.now().astimezone().isoformat(timespec="seconds"),
         live=live,
         kv_bits=session.kv_bits,
-        files={name: sha256(path) for name, path in named.items()},
+        files={path.name: sha256(path) for path in paths},
         sampling=asdict(session.sampling),
         versions={"moshi-live": __version__, "python": platform.python_version(), **_versions()},
     )

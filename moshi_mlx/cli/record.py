@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..frame import FRAME_RATE, MoshiError, Pcm
+from ..recording.info import MAX_TITLE, is_text
 from .options import UsageError, add_model, add_sampling, announce, check_hears, check_sampling, sampling_from
 
 if TYPE_CHECKING:
@@ -54,6 +55,8 @@ def run(args: argparse.Namespace) -> int:
     sources = (bool(args.input), args.script is not None, args.live, args.finish)
     if sum(sources) != 1:
         raise UsageError("say where the user comes from: sound files, --script FILE or --live (or --finish a folder)")
+    if args.title is not None and not is_text(args.title, MAX_TITLE):
+        raise UsageError(f"--title takes up to {MAX_TITLE} characters of UTF-8")
     if not 1 <= args.takes <= MAX_TAKES or (args.takes > 1 and (args.live or args.finish)):
         raise UsageError(f"--takes is 1 to {MAX_TAKES}, for sound files and scripts")
     if args.finish:

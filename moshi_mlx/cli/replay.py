@@ -10,7 +10,9 @@ or quantization it shows both texts and both turn-takings beside each other.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import shlex
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -81,6 +83,7 @@ def run(args: argparse.Namespace) -> int:
     """Replays; 1 if the same model said something else."""
     from ..recording.finish import understand
     from ..recording.folder import open_recording
+    from ..recording.recorder import place_for
 
     recording = open_recording(args.folder)
     recorded = recording.codes()
@@ -88,17 +91,18 @@ def run(args: argparse.Namespace) -> int:
         raise MoshiError(f"{args.folder} holds no frame that could be replayed")
     if args.out is not None and args.out.exists() and (not args.out.is_dir() or any(args.out.iterdir())):
         raise UsageError(f"{args.out} is there already; name a new folder for --out")
-    session, info, changed = _session(args, recording)
-    replayed = _replay(session, recording, recorded, args.from_wav)
-    outcome = {**replayed.outcome(recorded), "changed_files": changed, "from_wav": args.from_wav}
-    if not args.json:
-        print(_sentence(outcome))
-    if args.out is not None or not outcome["identical"]:
-        with tempfile.TemporaryDirectory() as scratch:
-            again = _keep(session.moshi, replayed, recording, args.out or Path(scratch) / "replay", info)
-            _show(args.json, outcome, understand(args.folder), again)
-    elif args.json:
-        print(json.dumps(outcome, indent=1))
+    with place_for(args.out) if args.out is not None else contextlib.nullcontext():
+        session, info, changed = _session(args, recording)
+        replayed = _replay(session, recording, recorded, args.from_wav)
+        outcome = {**replayed.outcome(recorded), "changed_files": changed, "from_wav": args.from_wav}
+        if not args.json:
+            print(_sentence(outcome))
+        if args.out is not None or not outcome["identical"]:
+            with tempfile.TemporaryDirectory() as scratch:
+                again = _keep(session.moshi, replayed, recording, args.out or Path(scratch) / "replay", info)
+                _show(args.json, outcome, understand(args.folder), again)
+        elif args.json:
+            print(json.dumps(outcome, indent=1))
     return 0 if outcome["identical"] or changed or args.from_wav else 1
 
 
@@ -108,13 +112,21 @@ def _session(args: argparse.Namespace, recording: Recording) -> tuple[Session, S
     from ..checkpoints.locate import locate
     from ..models.sampling import Sampling
     from ..session import Session
+    from .forewarn import forewarn
     from .origin import session_info
 
     info = recording.info
     source = args.model
     if source is None and info.model != locate(None).label:
         source = info.model
-    moshi = load(source, offline=args.offline)
+        try:
+            moshi = load(source, offline=True)  # a recording may come from anyone: nothing is fetched at its wish
+        except MoshiError:
+            remedy = f"name one with --model, or fetch it: moshi-mlx models get {shlex.quote(source)}"
+            raise MoshiError(f"the model of this recording, {source}, is not here or is damaged; {remedy}") from None
+    else:
+        forewarn(source, offline=args.offline)
+        moshi = load(source, offline=args.offline)
     values: dict[str, Any] = {name: int(value) if name in _WHOLE else value for name, value in info.sampling.items()}
     try:
         sampling = Sampling(**values)

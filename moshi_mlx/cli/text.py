@@ -9,6 +9,8 @@ The completion streams to stdout; the time to the first token and the speed go t
 from __future__ import annotations
 
 import argparse
+import math
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -35,12 +37,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    if args.temperature < 0 or args.top_k < 0 or not 0 < args.top_p <= 1 or args.max_tokens < 1:
+    if not (0 <= args.temperature < math.inf and args.top_k >= 0 and 0 < args.top_p <= 1 and args.max_tokens >= 1):
         raise UsageError("temperature and top-k are 0 or more, top-p is above 0 and at most 1, max-tokens 1 or more")
     check_seed(args.seed)
     if args.prompt in (None, "-") and sys.stdin.isatty():
         raise UsageError('what shall it go on from? moshi-mlx text "Once upon a time"')
-    prompt = sys.stdin.read() if args.prompt in (None, "-") else args.prompt
+    prompt = _prompt(args.prompt)
     located = _located(args)
     from ..checkpoints.helium import load_helium
 
@@ -58,6 +60,15 @@ def run(args: argparse.Namespace) -> int:
     speed = f"{(count - 1) / rest:.1f} tokens/s" if count > 1 and rest > 0 else "no second token"
     print(f"first token after {first:.3f} s, then {speed} ({count} tokens)", file=sys.stderr)
     return 0
+
+
+def _prompt(given: str | None) -> str:
+    """The text on the command line, or that of stdin."""
+    try:
+        data = sys.stdin.buffer.read() if given in (None, "-") else os.fsencode(str(given))
+        return data.decode()
+    except UnicodeDecodeError:
+        raise MoshiError("the text is not UTF-8; convert it") from None
 
 
 def complete(helium: Helium, prompt: str, args: argparse.Namespace) -> Iterator[int]:

@@ -17,6 +17,8 @@ from ..frame import MoshiError
 INFO_FILE = "session.json"
 FORMAT = "moshi-recording 1"
 MAX_INFO_BYTES = 1 << 20
+MAX_TEXT = 1_000  # characters
+MAX_TITLE = 900  # that a person may give: "take 2" and "(replay)" come behind it
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,7 @@ def is_count(value: object, low: int = 0, high: int = 2**31 - 1) -> TypeGuard[in
     return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
 
 
-def is_text(value: object, most: int = 1_000) -> TypeGuard[str]:
+def is_text(value: object, most: int = MAX_TEXT) -> TypeGuard[str]:
     """Whether `value` is a text of at most so many characters that can be written as UTF-8."""
     return isinstance(value, str) and len(value) <= most and not any("\ud800" <= letter <= "\udfff" for letter in value)
 

@@ -39,6 +39,7 @@ _Job = tuple[Reply | None, Pcm | None, dict[str, Any] | None]
 def make_folder(folder: Path) -> None:
     """Makes the folder of a new recording; one that cannot be made, or already holds something, raises MoshiError."""
     try:
+        str(folder).encode()  # libsndfile's Python binding takes no other names
         folder.mkdir(parents=True, exist_ok=True)
         if any(folder.iterdir()):
             raise MoshiError(f"{folder} is not empty: name a new folder for the recording")
@@ -46,6 +47,8 @@ def make_folder(folder: Path) -> None:
         raise MoshiError(f"{folder} is a file: name a folder for the recording") from None
     except OSError as error:
         raise MoshiError(f"{folder} cannot be made: {error.strerror}; name a folder where you may write") from None
+    except UnicodeEncodeError:
+        raise MoshiError(f"{str(folder)!a} is no UTF-8: name another folder") from None
     if not os.access(folder, os.W_OK | os.X_OK):
         raise MoshiError(f"{folder} cannot be written: name a folder where you may write")
 
@@ -116,9 +119,9 @@ class Recorder:
         event = {"frame": reply.frame, "kind": "frame", **measures} if measures else None
         self._put((reply, np.array(pcm, np.float32), event))
 
-    def event(self, kind: str, frame: int, **values: Any) -> None:
+    def event(self, kind: str, frame: int, /, **values: Any) -> None:
         """Keeps something that happened at a frame: `mark`, `xrun`, `interrupt`, … `values` must be JSON."""
-        self._put((None, None, {"frame": frame, "kind": kind, **values}))
+        self._put((None, None, {**values, "frame": frame, "kind": kind}))
 
     def close(self, timeout: float | None = None) -> None:
         """Writes what waits and closes the files; harmless when repeated. A disk that has not taken it all within

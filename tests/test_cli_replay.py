@@ -1,0 +1,120 @@
+"""What a replay believes of a recording, which may come from anyone, and where it writes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from hf_kit import save
+from test_lora import adapters
+
+from moshi_mlx.cli.main import main
+from moshi_mlx.recording.folder import open_recording
+
+Checkpoint = Callable[[str], Path]
+
+
+@pytest.fixture
+def sound(tmp_path: Path) -> Path:
+    soundfile.write(tmp_path / "user.wav", np.zeros(2 * 1_920), 24_000)
+    return tmp_path / "user.wav"
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("moshi_mlx.recording.script.MONOLOGUE", 0.3)
+
+
+def record(folder: Path, sound: Path, model: Path | str, *more: str) -> None:
+    assert main(["record", str(folder), str(sound), "--model", str(model), "--seed", "1", *more]) == 0
+
+
+def test_nothing_is_fetched_at_a_recordings_wish(
+    checkpoint: Checkpoint, sound: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """A stranger's session.json named a repository, and replay fetched it."""
+    record(tmp_path / "r", sound, checkpoint("moshi"))
+    path = tmp_path / "r" / "session.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"model": "stranger/anything"}))
+    monkeypatch.setattr("moshi_mlx.checkpoints.locate.get", lambda *_, **__: pytest.fail("asked the Hub"))
+    capsys.readouterr()
+    assert main(["replay", str(tmp_path / "r")]) == 1
+    told = capsys.readouterr().err
+    assert "stranger/anything, is not here" in told
+    assert "--model" in told
+
+
+def test_a_model_is_found_from_another_folder(
+    checkpoint: Checkpoint, sound: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A relative path was kept as it was typed."""
+    model = checkpoint("moshi")
+    monkeypatch.chdir(model.parent)
+    record(tmp_path / "r", sound, model.name)
+    monkeypatch.chdir(tmp_path)
+    assert main(["replay", "r"]) == 0
+
+
+def test_a_changed_model_file_is_noticed(
+    writable: Checkpoint, sound: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Guards against comparing with a model that was replaced under the same name."""
+    copy = writable("moshi")
+    record(tmp_path / "r", sound, copy)
+    with (copy / "model.safetensors").open("r+b") as file:
+        file.seek(-1, 2)
+        last = file.read(1)
+        file.seek(-1, 2)
+        file.write(bytes([last[0] ^ 1]))
+    capsys.readouterr()
+    assert main(["replay", str(tmp_path / "r"), "--json"]) == 0
+    told = capsys.readouterr()
+    assert json.loads(told.out)["changed_files"] == ["model.safetensors"]
+    assert "model.safetensors is not the file that was recorded with" in told.err
+
+
+def test_a_changed_lora_is_noticed(
+    writable: Checkpoint, sound: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Only some of a model's files were hashed; with another LoRA, replay blamed the model."""
+    model = writable("moshi")
+    lora, _ = adapters("moshi", "split")
+    save(model / "lora.safetensors", {name: value for name, value in lora.items() if "lora_" in name})
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(config | {"lora": True, "lora_rank": 3, "lora_scaling": 0.01}))
+    record(tmp_path / "r", sound, model)
+    assert {"mimi.json", "config.json"} <= open_recording(tmp_path / "r").info.files.keys()
+    save(model / "lora.safetensors", {name: 2 * value for name, value in lora.items() if "lora_" in name})
+    capsys.readouterr()
+    assert main(["replay", str(tmp_path / "r"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["changed_files"] == ["lora.safetensors"]
+
+
+def test_titles_can_be_read_again(checkpoint: Checkpoint, sound: Path, tmp_path: Path) -> None:
+    """A title that a recording could be written with and not read made a good recording unreadable."""
+    folder = tmp_path / "r"
+    record(folder, sound, checkpoint("moshi"))
+    assert main(["record", str(folder), "--finish", "--title", "t" * 901]) == 2
+    assert main(["record", str(folder), "--finish", "--title", "t" * 900]) == 0
+    assert main(["replay", str(folder), "--out", str(tmp_path / "again")]) == 0
+    assert open_recording(tmp_path / "again").info.title == "t" * 900
+
+
+def test_out_is_tried_first_and_keeps_odd_events(
+    checkpoint: Checkpoint, sound: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A place where nothing can be written was told after the whole replay; an event named "self" was a traceback."""
+    record(tmp_path / "r", sound, checkpoint("moshi"))
+    capsys.readouterr()
+    assert main(["replay", str(tmp_path / "r"), "--out", "/proc/self/new"]) == 1
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert "cannot be made" in told.err
+    with (tmp_path / "r" / "events.jsonl").open("a") as file:
+        file.write('{"frame": 1, "kind": "mark", "self": 1}\n')
+    assert main(["replay", str(tmp_path / "r"), "--out", str(tmp_path / "again")]) == 0
+    assert [event.frame for event in open_recording(tmp_path / "again").events("mark")] == [1]
