@@ -115,6 +115,20 @@ def test_keys_bookmarks_and_links(shown: Browser, page: Path) -> None:
     assert shown.complaints() == []
 
 
+def test_arrow_keys_after_a_click_on_the_overview(shown: Browser) -> None:
+    """Guards against arrows that move 0.01 s: a click there leaves the focus on the slider, whose step that is."""
+    shown.run("document.activeElement.blur(); seek(3); document.getElementById('seek').focus()")
+    assert shown.run("return document.activeElement.id") == "seek"
+    shown.key("\ue014")  # right
+    assert now(shown) == pytest.approx(5, abs=0.005)
+    assert shown.run("return +document.getElementById('seek').value") == pytest.approx(5, abs=0.01)
+    shown.key("\ue012")  # left
+    assert now(shown) == pytest.approx(3, abs=0.005)
+    shown.key("\ue014", shift=True)
+    starts = shown.run("return [...document.querySelectorAll('.w')].map((word) => +word.dataset.s)")
+    assert now(shown) == pytest.approx(min(start for start in starts if start > 3), abs=0.005)
+
+
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("width", [320, 375, 768, 1_440, 1_920])
 def test_it_fits_every_screen(shown: Browser, width: int, theme: str) -> None:
