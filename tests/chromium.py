@@ -82,9 +82,11 @@ class Browser:
         )
         self.devtools("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": theme}])
 
-    def key(self, key: str) -> None:
+    def key(self, key: str, shift: bool = False) -> None:
         """Presses a key on what has the focus."""
-        keys = [{"type": kind, "value": key} for kind in ("keyDown", "keyUp")]
+        pressed = ["\ue008", key] if shift else [key]
+        keys = [{"type": "keyDown", "value": one} for one in pressed]
+        keys += [{"type": "keyUp", "value": one} for one in reversed(pressed)]
         self.post("/actions", actions=[{"type": "key", "id": "keys", "actions": keys}])
 
     def picture(self, path: Path) -> None:

@@ -4,6 +4,7 @@ network.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,7 +17,7 @@ from recording_kit import INFO, MockStepper, dialogue, record, tones
 
 from moshi_mlx.frame import FRAME
 from moshi_mlx.recording import player
-from moshi_mlx.recording.finish import finish
+from moshi_mlx.recording.finish import finish, understand
 from moshi_mlx.recording.recorder import Recorder
 
 
@@ -114,6 +115,20 @@ def test_keys_bookmarks_and_links(shown: Browser, page: Path) -> None:
     assert shown.complaints() == []
 
 
+def test_arrow_keys_after_a_click_on_the_overview(shown: Browser) -> None:
+    """Guards against arrows that move 0.01 s: a click there leaves the focus on the slider, whose step that is."""
+    shown.run("document.activeElement.blur(); seek(3); document.getElementById('seek').focus()")
+    assert shown.run("return document.activeElement.id") == "seek"
+    shown.key("\ue014")  # right
+    assert now(shown) == pytest.approx(5, abs=0.005)
+    assert shown.run("return +document.getElementById('seek').value") == pytest.approx(5, abs=0.01)
+    shown.key("\ue012")  # left
+    assert now(shown) == pytest.approx(3, abs=0.005)
+    shown.key("\ue014", shift=True)
+    starts = shown.run("return [...document.querySelectorAll('.w')].map((word) => +word.dataset.s)")
+    assert now(shown) == pytest.approx(min(start for start in starts if start > 3), abs=0.005)
+
+
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("width", [320, 375, 768, 1_440, 1_920])
 def test_it_fits_every_screen(shown: Browser, width: int, theme: str) -> None:
@@ -190,6 +205,20 @@ def test_a_large_recording_plays_from_the_file_beside_it(
     window.wait("audio.readyState >= 2")
     assert window.run("return audio.duration") == pytest.approx(25 * FRAME / 24_000, abs=0.01)
     assert window.complaints() == []
+
+
+def test_words_of_a_sound_file_that_begins_with_silence(tmp_path: Path) -> None:
+    """Guards against a page that lacks the user's words because speech begins 0.6 s into its file, as in every one that
+    ships, or gives them to a turn before or after it.
+    """
+    spoken = tones(7.2, [(0.6, 1.6), (2.8, 3.4), (5.4, 6.2)])
+    folder = record(tmp_path / "r", 90, MockStepper({}, tones(7.2, [])), spoken)
+    starts = {0: "First.", 20: "Second.", 44: "Nobody hears this.", 60: "Last."}  # 0, 1.6, 3.52 and 4.8 s
+    events = [json.dumps({"frame": frame, "kind": "said", "label": label}) for frame, label in starts.items()]
+    (folder / "events.jsonl").write_text("\n".join(events) + "\n")
+    found = understand(folder)
+    said = [(item.start, item.said) for item in player.paragraphs(found.recording, found.turns, found.words)]
+    assert said == [(pytest.approx(0.6), "First."), (pytest.approx(2.8), "Second."), (pytest.approx(5.4), "Last.")]
 
 
 def test_an_empty_conversation_has_a_page(tmp_path: Path, window: Browser) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from recording_kit import INFO, MockStepper, record
+from recording_kit import INFO, MockStepper, ramp, record
 
 from moshi_mlx.frame import MoshiError, Reply
 from moshi_mlx.recording.codes import CodesLayout, read_codes
@@ -20,6 +20,7 @@ from moshi_mlx.recording.finish import finish
 from moshi_mlx.recording.folder import open_recording
 from moshi_mlx.recording.info import read_info
 from moshi_mlx.recording.recorder import Recorder
+from moshi_mlx.recording.script import say
 
 
 @settings(max_examples=40, deadline=None)
@@ -115,6 +116,29 @@ def test_any_damage_is_an_error_of_ours(tmp_path_factory: pytest.TempPathFactory
         finish(folder)
     with contextlib.suppress(MoshiError):
         open_recording(folder).codes()
+
+
+@pytest.mark.parametrize("words", [b"word " * 2_000, b"\x01" * 10_000, b"\xff" * 10_000])
+def test_the_longest_words_of_a_script_come_back(tmp_path: Path, words: bytes) -> None:
+    """Guards against "said" in place of words that a script takes, and a line of events too long to be read."""
+    (tmp_path / "a.txt").write_bytes(words)
+    line = say(tmp_path / "a.wav", lambda path: [])
+    with Recorder(tmp_path / "r", INFO) as recorder:
+        recorder.add(MockStepper().step(ramp(0)), ramp(0))
+        recorder.event("said", 0, label=line.words)
+    (event,) = open_recording(tmp_path / "r").events("said")
+    assert len(event.label) >= 9_999
+    assert event.label == line.words
+
+
+def test_longer_labels_are_not_taken(tmp_path: Path) -> None:
+    """Guards against a folder from elsewhere that fills a page with one label, or another value read so long."""
+    folder = record(tmp_path / "r", 1)
+    event = {"frame": 0, "kind": "said", "label": "a" * 10_001, "side": "a" * 1_001}
+    (folder / "events.jsonl").write_text(json.dumps(event) + "\n")
+    (read,) = open_recording(folder).events("said")
+    assert read.label == "said"
+    assert read.values == {}
 
 
 def test_links_do_not_lead_out_of_the_folder(tmp_path: Path) -> None:

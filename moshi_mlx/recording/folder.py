@@ -13,6 +13,7 @@ from ..frame import FRAME, MoshiError
 from .codes import CODES_FILE, CodesRead, read_codes
 from .info import SessionInfo, is_count, is_number, is_text, parse_object, read_info
 from .recorder import EVENTS_FILE, TRANSCRIPT_FILE
+from .script import MAX_WORDS_BYTES
 from .wav import HEADER_BYTES, SAMPLE_BYTES, find_parts
 
 MAX_LINE_BYTES = 1 << 16
@@ -39,7 +40,7 @@ class Event:
     def label(self) -> str:
         """What a person called it, or its kind."""
         label = self.values.get("label")
-        return label if is_text(label) and label else self.kind
+        return label if is_text(label, MAX_WORDS_BYTES) and label else self.kind
 
 
 @dataclass(frozen=True)
@@ -77,12 +78,13 @@ class Recording:
             if not is_count(frame) or not is_text(name, 100):
                 raise MoshiError(f"{where} is no event: the file is damaged")
             if kind in (None, name):
-                events.append(
-                    Event(
-                        frame, name, {key: value for key, value in line.items() if is_number(value) or is_text(value)}
-                    )
-                )
+                values = {key: value for key, value in line.items() if is_number(value) or _is_kept(key, value)}
+                events.append(Event(frame, name, values))
         return events
+
+
+def _is_kept(key: str, value: object) -> bool:
+    return is_text(value, MAX_WORDS_BYTES) if key == "label" else is_text(value)
 
 
 def open_recording(folder: Path) -> Recording:

@@ -10,7 +10,9 @@ from __future__ import annotations
 import base64
 import io
 import json
+import math
 import re
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from html import escape
@@ -22,8 +24,8 @@ import numpy as np
 import soundfile
 
 from ..frame import FRAME_RATE
-from .activity import Levels
-from .folder import Recording
+from .activity import Levels, Span
+from .folder import Event, Recording
 from .turns import SIDES, TurnTaking, join_units
 from .words import Word
 
@@ -83,11 +85,9 @@ def player_page(recording: Recording, levels: Levels, turns: TurnTaking, words: 
 
 def paragraphs(recording: Recording, turns: TurnTaking, words: Sequence[Word]) -> list[Paragraph]:
     """The conversation as one would write it down, in the order of time."""
-    said = recording.events("said")
-    result: list[Paragraph] = []
-    for start, end in join_units(turns.units["user"], TURN_SILENCE):
-        texts = [event.label for event in said if start - 0.5 <= event.frame / FRAME_RATE <= end]
-        result.append(Paragraph("user", start, end, said=" ".join(texts)))
+    spans = join_units(turns.units["user"], TURN_SILENCE)
+    said = _said_in(spans, recording.events("said"))
+    result = [Paragraph("user", start, end, said=text) for (start, end), text in zip(spans, said, strict=True)]
     starts = [item.start for item in result]
     moshi: list[Paragraph] = []
     for word in words:
@@ -108,6 +108,20 @@ def paragraphs(recording: Recording, turns: TurnTaking, words: Sequence[Word]) -
             ends = f"{other} stopped after" if cut.yields != cut.side else f"{other} went on; gave way after"
             paragraph.notes.append(("cut", f"interrupts, {ends} {cut.after * 1_000:.0f} ms"))
     return result
+
+
+def _said_in(spans: Sequence[Span], said: Sequence[Event]) -> list[str]:
+    """What is said in each of the user's turns. An event tells where a sound file begins, which may be silent at first:
+    its words are those of the first turn that ends later, if that begins before the next file does.
+    """
+    texts: list[list[str]] = [[] for _ in spans]
+    ends = [end for _, end in spans]
+    limits = [*(event.frame / FRAME_RATE for event in said[1:]), math.inf]
+    for event, limit in zip(said, limits, strict=False):
+        index = bisect_right(ends, event.frame / FRAME_RATE)
+        if index < len(spans) and spans[index][0] < limit:
+            texts[index].append(event.label)
+    return [" ".join(found) for found in texts]
 
 
 def _nearest(found: Sequence[Paragraph], at: float) -> Paragraph | None:

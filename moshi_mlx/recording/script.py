@@ -7,7 +7,8 @@ A script is a text file. A line is one of
     wait 1 s                  waits until Moshi has answered and been silent for so long
     interrupt after 1.2 s     waits until Moshi has been speaking for so long; the next line then cuts in
 
-Empty lines and lines that begin with # say nothing. Times are rounded to frames of 80 ms.
+Empty lines and lines that begin with # say nothing. Times are rounded to frames of 80 ms. `wait` and `interrupt`
+end after 30 s, whatever Moshi does.
 """
 
 from __future__ import annotations
@@ -72,8 +73,11 @@ def parse_script(path: Path, read: Callable[[Path], Sequence[Pcm]]) -> list[Line
             raise MoshiError(f"{path} has more than {MAX_LINES} lines: make several scripts of it")
         if timed := _TIMED.fullmatch(words):
             kind, seconds = timed[1].split()[0].lower(), float(timed[2])
-            if seconds > LONGEST:
-                raise MoshiError(f"{path}, line {number}: {seconds:g} s is longer than {LONGEST:g} s")
+            longest, why = LONGEST, ""
+            if kind != "pause":
+                longest, why = MONOLOGUE, ", after which a script no longer waits for Moshi"
+            if seconds > longest:
+                raise MoshiError(f"{path}, line {number}: {seconds:g} s is longer than {longest:g} s{why}: name less")
             lines.append(Line(kind, seconds))
         elif (path.parent / words).is_file():
             lines.append(say(path.parent / words, read))

@@ -13,7 +13,7 @@ audio.addEventListener("error", () => { $("notice").textContent = "The sound cou
 
 const play = () => audio.play().catch(() => { /* a pause came first, or the error is told above */ });
 function seek(seconds, go = false) {
-  audio.currentTime = clamp(seconds, 0, Math.max(0, data.seconds - 0.01));
+  audio.currentTime = $("seek").value = clamp(seconds, 0, Math.max(0, data.seconds - 0.01));
   scrolled = 0;
   if (go) play();
   paint(true);
@@ -147,7 +147,7 @@ addEventListener("keydown", (event) => {
   const inside = event.target.closest("button, select, a, dialog"), slider = event.target === $("seek");
   if (event.ctrlKey || event.metaKey || event.altKey || help.open) return;
   if (inside && [" ", "Enter", "ArrowUp", "ArrowDown", "Home", "End"].includes(event.key)) return;
-  if (slider && !" kpnobt?<>+-=".includes(event.key)) return;
+  if (slider && !(" kpnobt?<>+-=".includes(event.key) || ["ArrowLeft", "ArrowRight"].includes(event.key))) return;
   if (event.shiftKey && event.key.startsWith("Arrow")) {
     const at = indexAt(words, audio.currentTime + 0.001), to = words[at + (event.key === "ArrowRight" ? 1 : -1)];
     if (to) seek(to.start);
