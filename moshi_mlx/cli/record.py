@@ -8,8 +8,8 @@ The user is one or several sound files (Moshi answers each), a script, or you (-
   moshi-mlx record demo/ --finish          completes a folder whose recording was cut off
 
 A script has one line for each thing that happens: the name of a sound file beside it, `pause 2 s`, `wait 1 s` (until
-Moshi has answered and been silent so long) or `interrupt after 1.2 s` (of Moshi's speaking; the next line cuts in).
-Open FOLDER/player.html.
+Moshi has answered and been silent so long) or `interrupt after 1.2 s` (of Moshi's speaking; the next line cuts in),
+both of at most 30 s. Open FOLDER/player.html.
 """
 
 from __future__ import annotations
