@@ -25,6 +25,7 @@ from .models.lm import LmState
 from .models.mimi import MimiState
 from .models.sampling import Sampling, seed_of
 
+LOUDEST = 1e3  # a sample beyond is none: 1e38 would leave NaN in the codec's keys, as NaN and ±∞ do
 PRACTICE = 3  # frames: kernels are built in the first, nothing is new in the third
 
 
@@ -94,8 +95,7 @@ class Session:
         pcm = np.asarray(pcm, np.float32)
         if pcm.shape != (FRAME,):
             raise MoshiError(f"a frame is {FRAME} samples, not an array of shape {pcm.shape}")
-        heard = np.nan_to_num(pcm, posinf=0, neginf=0)  # a number of 1e38 would leave NaN in the codec's keys
-        sound = mx.array(heard).reshape(1, FRAME, 1)
+        sound = mx.array(np.where(np.abs(pcm) < LOUDEST, pcm, 0)).reshape(1, FRAME, 1)
         codes = self.moshi.mimi.encode_frames(sound, self.state.mimi.encoder)
         return self._reply(codes[:, : self.moshi.config.lm.user_q, 0])
 

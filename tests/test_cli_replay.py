@@ -44,19 +44,47 @@ def test_nothing_is_fetched_at_a_recordings_wish(
     capsys.readouterr()
     assert main(["replay", str(tmp_path / "r")]) == 1
     told = capsys.readouterr().err
-    assert "stranger/anything, is not here" in told
+    assert "stranger/anything is not whole on this disk" in told
     assert "--model" in told
 
 
+@pytest.mark.parametrize("where", ["", "~/"])
 def test_a_model_is_found_from_another_folder(
-    checkpoint: Checkpoint, sound: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    checkpoint: Checkpoint, sound: Path, tmp_path: Path, where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A relative path was kept as it was typed."""
     model = checkpoint("moshi")
+    monkeypatch.setenv("HOME", str(model.parent))
     monkeypatch.chdir(model.parent)
-    record(tmp_path / "r", sound, model.name)
+    record(tmp_path / "r", sound, where + model.name)
     monkeypatch.chdir(tmp_path)
     assert main(["replay", "r"]) == 0
+
+
+def test_an_older_recording_is_not_accused(
+    checkpoint: Checkpoint, sound: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What was not hashed when it was made cannot have changed; and a replay that differs must not pass for that."""
+    record(tmp_path / "r", sound, checkpoint("moshi"))
+    path = tmp_path / "r" / "session.json"
+    info = json.loads(path.read_text())
+    del info["files"]["mimi.json"]
+    path.write_text(json.dumps(info | {"seed": 2}))
+    capsys.readouterr()
+    assert main(["replay", str(tmp_path / "r"), "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["changed_files"] == []
+
+
+def test_files_of_one_name_are_all_hashed(writable: Checkpoint, sound: Path, tmp_path: Path) -> None:
+    """The codec's hash took the place of the language model's, and other weights went unnoticed."""
+    model = writable("moshi")
+    (model / "codec").mkdir()
+    (model / "mimi.safetensors").rename(model / "codec" / "model.safetensors")
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(config | {"mimi_name": "codec/model.safetensors"}))
+    record(tmp_path / "r", sound, model)
+    files = open_recording(tmp_path / "r").info.files
+    assert files["model.safetensors"] != files["codec/model.safetensors"]
 
 
 def test_a_changed_model_file_is_noticed(

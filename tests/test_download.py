@@ -174,7 +174,7 @@ def test_no_network(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     """Fifty lines of a connection's traceback hid that the cable was out."""
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     fails("moshiko-q4", "no connection to the Hub")
-    fails("moshiko-q4", "without --offline", offline=True)
+    fails("moshiko-q4", "models get kyutai/moshiko-mlx-q4", offline=True)
 
 
 def test_full_disk_is_foreseen(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

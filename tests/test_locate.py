@@ -104,7 +104,7 @@ def test_links_of_the_hub_cache_are_followed(tmp_path: Path) -> None:
         ("./nothing", "does not exist"),
         ("hf://x", "not an address"),
         ("kyutai/mimi@../main", "did you mean"),
-        ("kyutai/nothing", "without --offline"),
+        ("kyutai/nothing", "models get kyutai/nothing"),
     ],
 )
 def test_wrong_sources(source: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -103,7 +103,7 @@ def test_memory_is_flat_for_ever(load: Callable) -> None:
     assert [leaf.shape for leaf in leaves(session.state)] == shapes
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, -1e38])
 def test_silence_for_what_is_no_number(moshi: Moshi, pcm: np.ndarray, value: float) -> None:
     """One NaN from a sound card would stay in keys and values for ever, and so does what 1e38 makes there."""
     broken, quiet = pcm[0].copy(), pcm[0].copy()

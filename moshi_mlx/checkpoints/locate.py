@@ -173,7 +173,8 @@ def _from_hub(address: Address, offline: bool, progress: Progress | None) -> Pat
         return folder
     if offline:
         raise MoshiError(
-            f"{address.repo} is not whole on this disk (it lacks {lacking[0]}); run once without --offline"
+            f"{address.repo} is not whole on this disk (it lacks {lacking[0]}); `moshi-mlx models get {address.repo}` "
+            "fetches it"
         )
     return get(address, progress)
 

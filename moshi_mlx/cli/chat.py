@@ -74,7 +74,12 @@ def run(args: argparse.Namespace) -> int:
 
         check(args)
         device = device_of(args)
-        with place_for(args.record) if args.record else contextlib.nullcontext():
+        live: Live | None = None
+
+        def began() -> bool:
+            return live is not None and live.recorded
+
+        with place_for(args.record, began) if args.record else contextlib.nullcontext():
             forewarn(args.model, offline=args.offline, kv_bits=args.kv_bits)
             located = locate(args.model, offline=args.offline)  # a download shows its own line, before the screen
             live = _live(args, device)

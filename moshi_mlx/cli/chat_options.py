@@ -45,7 +45,7 @@ def cancels() -> bool:
 def device_of(args: argparse.Namespace) -> Device:
     """The sound devices, or the files, that the options ask for."""
     from ..realtime import AudioDevice, FileDevice, list_devices
-    from ..realtime.device import choose_device
+    from ..realtime.listing import choose_device
     from .devices import available
     from .settings import read_settings, settings_file
 

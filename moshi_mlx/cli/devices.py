@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Chooses, then tests or lists."""
     from ..realtime import list_devices
-    from ..realtime.device import choose_device
+    from ..realtime.listing import choose_device
 
     if args.forget and (args.input or args.output):
         raise UsageError("--forget goes without --input and --output")

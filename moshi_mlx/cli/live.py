@@ -79,6 +79,11 @@ class Live:
         if self._folder is not None and info is not None:
             self._recorder = Recorder(self._folder, info, live=True, on_failure=self._tell)
 
+    @property
+    def recorded(self) -> bool:
+        """Whether a recording began."""
+        return self._recorder is not None
+
     def heard(self, exchange: Exchange) -> None:
         """One frame."""
         reply = exchange.reply

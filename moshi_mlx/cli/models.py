@@ -107,7 +107,7 @@ def _get(args: argparse.Namespace) -> int:
         raise UsageError("`models get` asks the Hub; without the network, `models verify` checks what is here")
     address = address_of(args.model)
     if address is None:
-        raise MoshiError(f"{args.model} is on this disk already; name an alias, a Hub id or an hf:// address")
+        raise MoshiError(f"{args.model} is a place on this disk; name an alias, a Hub id or an hf:// address")
     forewarn(args.model)
     print(get(address))
     return 0

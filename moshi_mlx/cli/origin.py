@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import platform
 import re
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -31,7 +32,7 @@ def session_info(session: Session, source: str | Path | None, *, live: bool, tit
     paths += [files.located.file(name) for name in texts if files.located.has(name)]
     model = session.moshi.located.label if source is None else source
     if source is not None and address_of(source) is None:
-        model = Path(source).absolute()  # a replay may stand elsewhere
+        model = Path(source).expanduser().absolute()  # a replay may stand elsewhere
     return SessionInfo(
         model=str(model)[:MAX_TEXT],
         seed=session.seed,
@@ -43,10 +44,19 @@ def session_info(session: Session, source: str | Path | None, *, live: bool, tit
         created=datetime.now().astimezone().isoformat(timespec="seconds"),
         live=live,
         kv_bits=session.kv_bits,
-        files={path.name: sha256(path) for path in paths},
+        files=_hashes(paths),
         sampling=asdict(session.sampling),
         versions={"moshi-live": __version__, "python": platform.python_version(), **_versions()},
     )
+
+
+def _hashes(paths: Sequence[Path]) -> dict[str, str]:
+    """By name, with its folder where another file has the same."""
+    found: dict[str, str] = {}
+    for path in paths:
+        name = path.name if path.name not in found else f"{path.parent.name}/{path.name}"
+        found[name] = sha256(path)
+    return found
 
 
 def sha256(path: Path) -> str:

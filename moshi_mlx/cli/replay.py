@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import shlex
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -121,9 +120,8 @@ def _session(args: argparse.Namespace, recording: Recording) -> tuple[Session, S
         source = info.model
         try:
             moshi = load(source, offline=True)  # a recording may come from anyone: nothing is fetched at its wish
-        except MoshiError:
-            remedy = f"name one with --model, or fetch it: moshi-mlx models get {shlex.quote(source)}"
-            raise MoshiError(f"the model of this recording, {source}, is not here or is damaged; {remedy}") from None
+        except MoshiError as error:
+            raise MoshiError(f"the model of this recording: {error}; or name one with --model") from None
     else:
         forewarn(source, offline=args.offline)
         moshi = load(source, offline=args.offline)
@@ -137,7 +135,7 @@ def _session(args: argparse.Namespace, recording: Recording) -> tuple[Session, S
         raise MoshiError("this model has other codebooks than the recording; --from-wav lets it hear the sound itself")
     session = Session(moshi, info.seed, sampling, info.kv_bits)
     again = session_info(session, source, live=False, title=f"{info.title} (replay)")
-    changed = sorted(name for name in {*info.files, *again.files} if info.files.get(name) != again.files.get(name))
+    changed = sorted(name for name, hashed in info.files.items() if hashed != again.files.get(name))
     for name in changed if args.model is None else ():
         print(f"{name} is not the file that was recorded with (its hash differs)", file=sys.stderr)
     return session, again, changed

@@ -17,8 +17,9 @@ The verbs may be called from any thread and return at once; what they ask for ha
 """
 
 from .conversation import Conversation
-from .device import AudioDevice, DeviceInfo, list_devices
+from .device import AudioDevice
 from .files import FileDevice
+from .listing import DeviceInfo, list_devices
 from .statistics import Exchange, Statistics
 from .virtual import VirtualDevice
 

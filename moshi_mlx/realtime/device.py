@@ -1,20 +1,16 @@
-"""Sound devices: what the loop asks of one, the real one on PortAudio, and the list of what there is.
-
-Always two streams, for a Mac's microphone and loudspeaker are two devices. PortAudio learns of new devices only when it
-is terminated and initialized again, which must not happen while a stream lives: `refresh` does it when
-`AudioDevice.open` reopens.
+"""Sound devices: what the loop asks of one, and the real one on PortAudio. Always two streams, for a Mac's microphone
+and loudspeaker are two devices.
 """
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ..frame import MoshiError, Pcm
+from .listing import DeviceInfo, choose_device, list_devices, portaudio
 from .ring import Signal
 
 Block = Callable[[Pcm], None]  # a callback's work on a block (n, channels)
@@ -56,71 +52,6 @@ class Device(Protocol):
         """Returns when the signal is set, or after timeout seconds of this device's clock."""
 
 
-@dataclass(frozen=True, slots=True)
-class DeviceInfo:
-    """One device as `moshi-mlx devices` lists it. latency in milliseconds, the lowest that the system promises."""
-
-    number: int
-    name: str
-    host: str
-    inputs: int
-    outputs: int
-    rate: int
-    input_latency: float
-    output_latency: float
-    default_input: bool
-    default_output: bool
-
-
-def list_devices(refresh: bool = False) -> list[DeviceInfo]:
-    """All devices. refresh: looks for new ones, which must not be done while a stream is open."""
-    sd = _sounddevice()
-    if refresh:
-        try:
-            with contextlib.suppress(sd.PortAudioError):  # it is down already where it could not be started last time
-                sd._terminate()
-            sd._initialize()
-        except sd.PortAudioError as error:
-            raise MoshiError(f"the sound system does not answer: {error}; try again, or restart it") from error
-    hosts = sd.query_hostapis()
-    first_input, first_output = _default(sd, "input"), _default(sd, "output")
-    return [
-        DeviceInfo(
-            number=number,
-            name=one["name"],
-            host=hosts[one["hostapi"]]["name"],
-            inputs=one["max_input_channels"],
-            outputs=one["max_output_channels"],
-            rate=round(one["default_samplerate"]),
-            input_latency=1_000 * one["default_low_input_latency"],
-            output_latency=1_000 * one["default_low_output_latency"],
-            default_input=number == first_input,
-            default_output=number == first_output,
-        )
-        for number, one in enumerate(sd.query_devices())
-    ]
-
-
-def choose_device(devices: list[DeviceInfo], wanted: str | int | None, kind: str) -> DeviceInfo:
-    """The device of a kind ("input" or "output") by number, by a part of its name, or the default. MoshiError says
-    what there is.
-    """
-    usable = [one for one in devices if (one.inputs if kind == "input" else one.outputs) > 0]
-    if wanted is None:
-        chosen = [one for one in usable if (one.default_input if kind == "input" else one.default_output)] or usable[:1]
-    elif isinstance(wanted, int) or wanted.isdecimal():
-        chosen = [one for one in usable if one.number == int(wanted)]
-    else:
-        exact = [one for one in usable if one.name.lower() == wanted.lower()]
-        chosen = exact or [one for one in usable if wanted.lower() in one.name.lower()]
-    if chosen:
-        return chosen[0]
-    if not usable:
-        raise MoshiError(f"there is no audio {kind} device: connect one, or see moshi-mlx devices")
-    names = ", ".join(f"{one.number} {one.name}" for one in usable)
-    raise MoshiError(f"no audio {kind} device is called {wanted!r}: choose one of {names}")
-
-
 class AudioDevice:
     """The microphone and the loudspeaker of this computer, each at its own rate, with the blocks that it likes best.
 
@@ -139,6 +70,7 @@ class AudioDevice:
         self.flags = dict.fromkeys(_FLAGS, 0)
         self.notice = ""
         self._wanted = {"input": input, "output": output}
+        self._numbered: dict[str, str] = {}  # the names of what was chosen by its number
         self._latency = latency
         self._streams: list[Any] = []
         self._closing: threading.Thread | None = None
@@ -151,9 +83,6 @@ class AudioDevice:
         self._input, self._output = self._choose(devices, "input"), self._choose(devices, "output")
         self.input_name, self.output_name = self._input.name, self._output.name
         self.input_rate, self.output_rate = self._input.rate, self._output.rate
-        for kind, chosen in (("input", self._input), ("output", self._output)):
-            if str(self._wanted[kind]).isdecimal():
-                self._wanted[kind] = chosen.name  # the numbers change when something is plugged in
         self._opened = True
 
     def start(self, capture: Block, fill: Block) -> None:
@@ -171,7 +100,7 @@ class AudioDevice:
             fill(block)
             self.output_latency = _nearer(self.output_latency, -when.currentTime, when.outputBufferDacTime)
 
-        sd = _sounddevice()
+        sd = portaudio()
         try:
             self._streams.append(self._stream(sd.OutputStream, self._output, self._output.outputs, played))
             self._streams.append(self._stream(sd.InputStream, self._input, self._input.inputs, heard))
@@ -198,10 +127,16 @@ class AudioDevice:
         signal.wait(timeout)
 
     def _choose(self, devices: list[DeviceInfo], kind: str) -> DeviceInfo:
+        wanted, name = self._wanted[kind], self._numbered.get(kind)
+        if name is not None and not any(one.name == name and str(one.number) == str(wanted) for one in devices):
+            wanted = name  # the numbers change when something is plugged in
         try:
-            return choose_device(devices, self._wanted[kind], kind)
+            chosen = choose_device(devices, wanted, kind)
+            if str(wanted).isdecimal():
+                self._numbered[kind] = chosen.name
+            return chosen
         except MoshiError as error:
-            if not self._opened or self._wanted[kind] is None:
+            if not self._opened or wanted is None:
                 raise
             self.notice = f"{error}; using the default"
             return choose_device(devices, None, kind)
@@ -211,7 +146,7 @@ class AudioDevice:
         like = {"device": device.number, "samplerate": device.rate, "dtype": "float32", "latency": self._latency}
         try:
             return make(channels=1, callback=callback, blocksize=0, **like)
-        except _sounddevice().PortAudioError:
+        except portaudio().PortAudioError:
             if channels == 1:
                 raise
             return make(channels=2, callback=callback, blocksize=0, **like)
@@ -233,18 +168,3 @@ def _close(streams: list[Any]) -> None:
     for stream in streams:
         stream.abort(ignore_errors=True)
         stream.close(ignore_errors=True)
-
-
-def _default(sd: Any, kind: str) -> int:
-    try:
-        return int(sd.query_devices(kind=kind)["index"])
-    except (sd.PortAudioError, ValueError):
-        return -1
-
-
-def _sounddevice() -> Any:
-    try:
-        import sounddevice
-    except OSError as error:  # the wheel for Linux brings no PortAudio
-        raise MoshiError("PortAudio is missing: install it (Debian, Ubuntu: apt-get install libportaudio2)") from error
-    return sounddevice

@@ -54,18 +54,20 @@ def make_folder(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def place_for(folder: Path) -> Iterator[None]:
+def place_for(folder: Path, began: Callable[[], bool] = lambda: False) -> Iterator[None]:
     """Holds the folder of a recording that is to come, so that a place where nothing can be written is told before
-    minutes of loading. What was made for it goes again if nothing came into it.
+    minutes of loading. What was made for it goes again if nothing came into it. began: whether something did; then the
+    disk, which may not answer, is not asked.
     """
     made = [path for path in (folder, *folder.parents) if not path.exists()]
-    make_folder(folder)
     try:
+        make_folder(folder)
         yield
     finally:
-        with contextlib.suppress(OSError):  # there is a recording in it
-            for path in made:
-                path.rmdir()
+        if not began():
+            with contextlib.suppress(OSError):  # there is a recording in it
+                for path in made:
+                    path.rmdir()
 
 
 class Recorder:

@@ -1,0 +1,94 @@
+"""What sound devices there are, and which of them a person means.
+
+PortAudio learns of new devices only when it is terminated and initialized again, which must not happen while a stream
+lives: `refresh` does it when `AudioDevice.open` reopens.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from typing import Any
+
+from ..frame import MoshiError
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceInfo:
+    """One device as `moshi-mlx devices` lists it. latency in milliseconds, the lowest that the system promises."""
+
+    number: int
+    name: str
+    host: str
+    inputs: int
+    outputs: int
+    rate: int
+    input_latency: float
+    output_latency: float
+    default_input: bool
+    default_output: bool
+
+
+def list_devices(refresh: bool = False) -> list[DeviceInfo]:
+    """All devices. refresh: looks for new ones, which must not be done while a stream is open."""
+    sd = portaudio()
+    if refresh:
+        try:
+            with contextlib.suppress(sd.PortAudioError):  # it is down already where it could not be started last time
+                sd._terminate()
+            sd._initialize()
+        except sd.PortAudioError as error:
+            raise MoshiError(f"the sound system does not answer: {error}; try again, or restart it") from error
+    hosts = sd.query_hostapis()
+    first_input, first_output = _default(sd, "input"), _default(sd, "output")
+    return [
+        DeviceInfo(
+            number=number,
+            name=one["name"],
+            host=hosts[one["hostapi"]]["name"],
+            inputs=one["max_input_channels"],
+            outputs=one["max_output_channels"],
+            rate=round(one["default_samplerate"]),
+            input_latency=1_000 * one["default_low_input_latency"],
+            output_latency=1_000 * one["default_low_output_latency"],
+            default_input=number == first_input,
+            default_output=number == first_output,
+        )
+        for number, one in enumerate(sd.query_devices())
+    ]
+
+
+def choose_device(devices: list[DeviceInfo], wanted: str | int | None, kind: str) -> DeviceInfo:
+    """The device of a kind ("input" or "output") by number, by a part of its name, or the default. MoshiError says
+    what there is.
+    """
+    usable = [one for one in devices if (one.inputs if kind == "input" else one.outputs) > 0]
+    if wanted is None:
+        chosen = [one for one in usable if (one.default_input if kind == "input" else one.default_output)] or usable[:1]
+    elif isinstance(wanted, int) or wanted.isdecimal():
+        chosen = [one for one in usable if one.number == int(wanted)]
+    else:
+        exact = [one for one in usable if one.name.lower() == wanted.lower()]
+        chosen = exact or [one for one in usable if wanted.lower() in one.name.lower()]
+    if chosen:
+        return chosen[0]
+    if not usable:
+        raise MoshiError(f"there is no audio {kind} device: connect one, or see moshi-mlx devices")
+    names = ", ".join(f"{one.number} {one.name}" for one in usable)
+    raise MoshiError(f"no audio {kind} device is called {wanted!r}: choose one of {names}")
+
+
+def _default(sd: Any, kind: str) -> int:
+    try:
+        return int(sd.query_devices(kind=kind)["index"])
+    except (sd.PortAudioError, ValueError):
+        return -1
+
+
+def portaudio() -> Any:
+    """The package, where PortAudio is installed."""
+    try:
+        import sounddevice
+    except OSError as error:  # the wheel for Linux brings no PortAudio
+        raise MoshiError("PortAudio is missing: install it (Debian, Ubuntu: apt-get install libportaudio2)") from error
+    return sounddevice
