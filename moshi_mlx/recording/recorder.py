@@ -64,10 +64,9 @@ def place_for(folder: Path, began: Callable[[], bool] = lambda: False) -> Iterat
         make_folder(folder)
         yield
     finally:
-        if not began():
-            with contextlib.suppress(OSError):  # there is a recording in it
-                for path in made:
-                    path.rmdir()
+        for path in () if began() else made:
+            with contextlib.suppress(OSError):  # there is a recording in it, or it could not be made
+                path.rmdir()
 
 
 class Recorder:
