@@ -16,7 +16,10 @@ from quantization_kit import make_source
 import moshi_mlx
 from moshi_mlx.cli import quantize
 from moshi_mlx.cli.main import main
+from moshi_mlx.cli.quantize import default_sounds
+from moshi_mlx.cli.sound import frames
 from moshi_mlx.quantization.recipes import AUTO, RECIPES
+from moshi_mlx.quantization.work import WIDER
 
 ROOT = Path(__file__).parents[1]
 
@@ -152,3 +155,13 @@ def test_a_stopped_process_leaves_no_checkpoint_under_the_name(source: Path, tmp
     assert (b"stopped; nothing was written" in told) == (kind != signal.SIGKILL)
     assert not (tmp_path / "out").exists()
     assert (tmp_path / "out.partial").exists() == (kind == signal.SIGKILL)
+
+
+def test_what_is_heard_by_default(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Sounds too short for `auto` and its proof were heard by both; and in an installation, those of strangers."""
+    (talk,) = default_sounds()
+    assert sum(1 for _ in frames(talk)) >= (WIDER + 1) * 500  # frames that both take by default
+    (tmp_path / "weights" / "demo").mkdir(parents=True)
+    (tmp_path / "weights" / "demo" / "talk.ogg").write_bytes(b"")
+    monkeypatch.setattr("moshi_mlx.checkpoints.locate.EMBEDDED", (tmp_path / "weights" / "tiny",))
+    assert default_sounds() == []

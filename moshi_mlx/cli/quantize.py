@@ -139,14 +139,11 @@ def _calibration(args: argparse.Namespace) -> Calibration:
 
 
 def default_sounds() -> list[Path]:
-    """The spoken questions that ship in a clone; none in an installation without them."""
+    """The talk that ships in a clone; an installation has none."""
     from ..checkpoints.locate import EMBEDDED
 
-    if not EMBEDDED[0].is_dir():  # an installation: what lies beside it is not ours
-        return []
-    weights = EMBEDDED[0].parent
-    folders = (weights, weights.parent / "examples")
-    return [path for folder in folders for path in sorted(folder.rglob("*.wav"))]
+    talk = EMBEDDED[0].parent / "demo" / "talk.ogg"
+    return [talk] if EMBEDDED[0].is_dir() and talk.is_file() else []
 
 
 def _sound(path: Path, most: int) -> Pcm:
