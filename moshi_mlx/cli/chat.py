@@ -17,7 +17,6 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -83,7 +82,8 @@ def run(args: argparse.Namespace) -> int:
             forewarn(args.model, offline=args.offline, kv_bits=args.kv_bits)
             located = locate(args.model, offline=args.offline)  # a download shows its own line, before the screen
             live = _live(args, device)
-            live.banner = _banner() if located.embedded else ""
+            if located.embedded:
+                live.banner, live.known = _banner(), QUESTIONS
             live.talk.push_to_talk(args.push_to_talk)
             endings.at_once = False  # from here on there is something to close
             if endings.asked:
@@ -153,7 +153,7 @@ def _banner() -> str:
 def _pictures(live: Live, endings: Endings, keyboard: Keyboard | None) -> Iterator[View]:
     """What there is to show, ten times a second, until the conversation is to end; keys act in between."""
     while live.talk.running and not live.quit and not endings.asked:
-        yield replace(live.view(sys.platform, os.environ), known=QUESTIONS if live.banner else "")
+        yield live.view(sys.platform, os.environ)
         until = time.monotonic() + REFRESH
         while (rest := until - time.monotonic()) > 0 and not endings.asked:
             if keyboard is None:

@@ -8,7 +8,7 @@ import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .options import UsageError, check_sampling, writable
+from .options import UsageError, check_new, check_sampling, writable
 
 if TYPE_CHECKING:
     from ..realtime.device import Device
@@ -26,8 +26,8 @@ def check(args: argparse.Namespace) -> None:
         from ..realtime.echo import how_to_get
 
         raise UsageError(f"--echo cancel needs livekit: {how_to_get()}, or use --echo duck")
-    if args.record is not None and args.record.exists() and (not args.record.is_dir() or any(args.record.iterdir())):
-        raise UsageError(f"{args.record} is there already; name a new folder for --record")
+    if args.record is not None:
+        check_new(args.record, " for --record")
     if args.stats is not None and not writable(args.stats):
         raise UsageError(f"{args.stats} cannot be written; name a file in a folder that exists for --stats")
     if args.latency not in ("low", "high") and not (args.latency.isdecimal() and 1 <= int(args.latency) <= 1000):

@@ -54,7 +54,7 @@ class Live:
     ) -> None:
         self.talk = Conversation(device, factory, echo=lambda output: echo(output)[0], on_exchange=self.heard)
         self.transcript = Transcript()
-        self.banner = ""
+        self.banner = self.known = ""  # as in a `View`
         self.quit = False
         self.facts: Facts | None = None
         self._echo, self._live, self._folder, self._measure = echo, live, folder, measure
@@ -154,6 +154,7 @@ class Live:
             lines=self.transcript.lines(),
             title=self.facts.label if self.facts else "",
             banner=self.banner,
+            known=self.known,
             context=self.facts.context if self.facts else 0,
             memory=size(self._memory) if self._memory else "",
             echo_reason=self._echo(now.output_name)[1] if now.output_name else "",

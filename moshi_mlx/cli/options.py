@@ -67,6 +67,12 @@ def announce(moshi: Moshi, command: str) -> None:
         print(f"{DEMONSTRATION}: try {QUESTIONS}. {real_model(command)}", file=sys.stderr)
 
 
+def check_new(folder: Path, purpose: str = "") -> None:
+    """UsageError unless what is to be written has this folder to itself."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"{folder} is there already; name a new folder{purpose}")
+
+
 def check_sampling(args: argparse.Namespace) -> None:
     """Refuses what no model takes, before one is loaded."""
     from ..models.sampling import Sampling

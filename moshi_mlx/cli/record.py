@@ -23,7 +23,16 @@ from typing import TYPE_CHECKING
 
 from ..frame import FRAME_RATE, MoshiError, Pcm
 from ..recording.info import MAX_TITLE, is_text
-from .options import UsageError, add_model, add_sampling, announce, check_hears, check_sampling, sampling_from
+from .options import (
+    UsageError,
+    add_model,
+    add_sampling,
+    announce,
+    check_hears,
+    check_new,
+    check_sampling,
+    sampling_from,
+)
 
 if TYPE_CHECKING:
     from ..recording.finish import Understood
@@ -61,8 +70,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"--takes is 1 to {MAX_TAKES}, for sound files and scripts")
     if args.finish:
         return _finish(args.folder, args.title)
-    if args.folder.exists() and (not args.folder.is_dir() or any(args.folder.iterdir())):
-        raise UsageError(f"{args.folder} is there already; name a new folder")
+    check_new(args.folder)
     check_sampling(args)
     if args.live:
         return _live(args)

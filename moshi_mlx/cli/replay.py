@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..frame import FRAME, Codes, MoshiError, Pcm, Reply
-from .options import UsageError, add_model
+from .options import add_model, check_new
 
 if TYPE_CHECKING:
     from ..checkpoints.load import Moshi
@@ -88,8 +88,8 @@ def run(args: argparse.Namespace) -> int:
     recorded = recording.codes()
     if not len(recorded.text_tokens):
         raise MoshiError(f"{args.folder} holds no frame that could be replayed")
-    if args.out is not None and args.out.exists() and (not args.out.is_dir() or any(args.out.iterdir())):
-        raise UsageError(f"{args.out} is there already; name a new folder for --out")
+    if args.out is not None:
+        check_new(args.out, " for --out")
     with place_for(args.out) if args.out is not None else contextlib.nullcontext():
         session, info, changed = _session(args, recording)
         replayed = _replay(session, recording, recorded, args.from_wav)
