@@ -106,25 +106,8 @@ class Session:
         lm = self.moshi.config.lm
         return self._reply(mx.full((1, lm.user_q), lm.card, mx.int32))
 
-    def _reply(self, user: mx.array) -> Reply:
-        """One frame, of the user's codes (1, user_q)."""
-        lm, mimi = self.moshi.config.lm, self.moshi.mimi
-        sampled = self._sample(user)
-        own = self.state.lm.columns.complete(lm)
-        parts = [sampled, own, user]
-        if speaks := self._speaks():
-            parts.append(mimi.decode_frames(own[..., None], self.state.mimi.decoder)[..., 0])
-        host = self._finish(*parts)
-        token, ends = int(host[0]), np.cumsum([1 + lm.dep_q, lm.dep_q, lm.user_q])
-        codes, users = host[ends[0] : ends[1]].astype(np.int32), host[ends[1] : ends[2]].astype(np.int32)
-        out = host[ends[2] :] if speaks else np.zeros(FRAME, np.float32)
-        self.state.frames += 1
-        return Reply(self.state.frames - 1, out, self._text(token), token, codes if speaks else None, users)
-
-    def step_codes(self, user_codes: NDArray[Any] | mx.array) -> tuple[int, Codes | None]:
-        """A frame without the codec: the user's codes, (user_q,), any integer dtype → text token and Moshi's codes
-        (dep_q,), None while the delays have not filled.
-        """
+    def reply_to(self, user_codes: NDArray[Any] | mx.array, sound: bool = True) -> Reply:
+        """A frame of the user as codes, (user_q,), any integer dtype. sound: False leaves Moshi's undecoded: zeros."""
         lm = self.moshi.config.lm
         codes = np.asarray(user_codes)
         whole = codes.shape == (lm.user_q,) and codes.dtype.kind in "iu"
@@ -132,12 +115,30 @@ class Session:
             raise MoshiError(
                 f"user codes are {lm.user_q} whole numbers from 0 to {lm.card}, not {codes.dtype} {codes.shape}"
             )
-        sampled = self._sample(mx.array(codes.astype(np.int32))[None])
-        host = self._finish(sampled, self.state.lm.columns.complete(lm))
-        speaks, token = self._speaks(), int(host[0])
+        return self._reply(mx.array(codes.astype(np.int32))[None], sound)
+
+    def step_codes(self, user_codes: NDArray[Any] | mx.array) -> tuple[int, Codes | None]:
+        """A frame without the codec: the user's codes → text token and Moshi's codes (dep_q,), None while the delays
+        have not filled.
+        """
+        reply = self.reply_to(user_codes, sound=False)
+        return reply.text_token, reply.codes
+
+    def _reply(self, user: mx.array, sound: bool = True) -> Reply:
+        """One frame, of the user's codes (1, user_q)."""
+        lm, mimi = self.moshi.config.lm, self.moshi.mimi
+        sampled = self._sample(user)
+        own = self.state.lm.columns.complete(lm)
+        parts = [sampled, own, user]
+        speaks = self.state.frames + 1 >= lm.max_delay  # whether this step completes a frame of Moshi's
+        if speaks and sound:
+            parts.append(mimi.decode_frames(own[..., None], self.state.mimi.decoder)[..., 0])
+        host = self._finish(*parts)
+        token, ends = int(host[0]), np.cumsum([1 + lm.dep_q, lm.dep_q, lm.user_q])
+        codes, users = host[ends[0] : ends[1]].astype(np.int32), host[ends[1] : ends[2]].astype(np.int32)
+        out = host[ends[2] :] if speaks and sound else np.zeros(FRAME, np.float32)
         self.state.frames += 1
-        self._text(token)
-        return token, host[1 + lm.dep_q :].astype(np.int32) if speaks else None
+        return Reply(self.state.frames - 1, out, self._text(token), token, codes if speaks else None, users)
 
     def save(self, path: str | Path) -> None:
         """Writes the conversation's state to a safetensors file, beside it first, then renamed."""
@@ -166,10 +167,6 @@ class Session:
 
     def _sample(self, user: mx.array) -> mx.array:
         return self.moshi.lm.step(user, self.state.lm, self.sampling, self._condition)
-
-    def _speaks(self) -> bool:
-        """Whether the step of the present user frame completes a frame of Moshi's."""
-        return self.state.frames + 1 >= self.moshi.config.lm.max_delay
 
     def _finish(self, *parts: mx.array) -> NDArray[Any]:
         """Evaluates the frame and the whole state at once and reads the parts as one float32 row (tokens stay exact

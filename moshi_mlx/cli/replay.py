@@ -51,6 +51,13 @@ class Replayed:
     codes: list[Codes | None] = field(default_factory=list)
     user: list[Codes] = field(default_factory=list)
 
+    def add(self, reply: Reply) -> None:
+        """One more frame; its sound, which an hour of would fill memories, is decoded again where it is wanted."""
+        self.tokens.append(reply.text_token)
+        self.texts.append(reply.text)
+        self.codes.append(reply.codes)
+        self.user.append(reply.user_codes)
+
     def outcome(self, recorded: CodesRead) -> dict[str, Any]:
         """How it differs from what was recorded. A model with other codebooks speaks and hears in other codes
         throughout; none of the user's can be compared then.
@@ -148,29 +155,16 @@ def _replay(session: Session, recording: Recording, recorded: CodesRead, from_wa
     """Every recorded frame through the model; a reset where the recording has one."""
     resets = {event.frame for event in recording.events("reset")}
     replayed = Replayed()
-    sound = _user_frames(recording) if from_wav else iter(())
-    tokenizer = session.moshi.tokenizer
-    pending, begun = b"", False
+    sound = _user_frames(recording)
     for frame, user in enumerate(recorded.user):
         if frame in resets:
             session.reset()
-        if frame == 0 or frame in resets:
-            text, pending = tokenizer.add(session.state.text_token, b"")  # frame 0's own token came with the priming
-        if from_wav:
-            pcm = next(sound, None)
-            if pcm is None:  # a killed recorder may have left a frame less of sound than of codes
-                break
-            reply = session.step(pcm)
-            token, codes, user = reply.text_token, reply.codes, reply.user_codes
-        else:
-            token, codes = session.step_codes(user)
-        more, pending = tokenizer.add(token, pending)
-        text += more
-        replayed.texts.append(text if begun else text.removeprefix(" "))
-        begun, text = begun or bool(text), ""
-        replayed.tokens.append(token)
-        replayed.codes.append(codes)
-        replayed.user.append(user)
+        if not from_wav:
+            replayed.add(session.reply_to(user, sound=False))
+        elif (pcm := next(sound, None)) is not None:
+            replayed.add(session.step(pcm))
+        else:  # a killed recorder may have left a frame less of sound than of codes
+            break
     return replayed
 
 
