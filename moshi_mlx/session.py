@@ -60,10 +60,12 @@ class Session:
     ) -> None:
         """Primes the model with one all-initial step.
 
-        seed: replays a conversation; None: entropy. sampling: None is the reference's default. kv_bits: 8 keeps the
+        seed: replays a conversation; None: entropy. sampling: None is what the model's file wishes, else the
+        reference's default. kv_bits: 8 keeps the
         temporal keys and values in 8 bits, None in the model's dtype.
         """
-        self.moshi, self.sampling, self.kv_bits = moshi, sampling or Sampling(), kv_bits
+        self.moshi, self.kv_bits = moshi, kv_bits
+        self.sampling = sampling or Sampling(**moshi.config.sampling)
         self.seed = secrets.randbits(32) if seed is None else seed_of(seed)
         self._condition = moshi.lm.best_condition()
         self.reset()

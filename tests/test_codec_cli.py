@@ -15,10 +15,11 @@ import soundfile
 from conftest import FIXTURES
 
 from moshi_mlx.checkpoints.codec_of import load_codec_of
-from moshi_mlx.cli.codes_file import CodesFile, header, pack, record_bytes, unpack
+from moshi_mlx.cli.codes_file import CodesFile, header
 from moshi_mlx.cli.fidelity import Fidelity
 from moshi_mlx.cli.main import main
 from moshi_mlx.frame import FRAME, RATE
+from moshi_mlx.recording.codes import pack, packed_bytes, unpack
 
 
 def speech(seconds: float) -> np.ndarray:
@@ -160,10 +161,9 @@ def test_wrong_use(
 @pytest.mark.parametrize(("bits", "codebooks"), [(11, 8), (5, 3), (1, 1), (16, 32)])
 def test_packing(bits: int, codebooks: int) -> None:
     """A bit lost in packing is another sound."""
-    codes = np.random.default_rng(0).integers(0, 1 << bits, (codebooks, 7)).astype(np.int32)
-    data = pack(codes, bits)
-    assert len(data) == 7 * record_bytes(bits, codebooks)
-    assert np.array_equal(unpack(data, bits, codebooks), codes)
+    codes = np.random.default_rng(0).integers(0, 1 << bits, (7, codebooks)).astype(np.int32)
+    rows = np.frombuffer(pack(codes, bits), np.uint8).reshape(7, packed_bytes(bits, codebooks))
+    assert np.array_equal(unpack(rows, bits, codebooks), codes)
 
 
 def test_fidelity_of_known_signals() -> None:

@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 from load_kit import change, refusal
 
+import moshi_mlx
 from moshi_mlx.checkpoints.load import open_checkpoint
 from moshi_mlx.models.config import MoshiConfig
+from moshi_mlx.models.sampling import MOST
 
 
 def test_no_config_means_moshi_7b(tmp_path: Path) -> None:
@@ -82,6 +84,28 @@ def test_bad_configuration(writable: Callable[[str], Path], changes: dict[str, A
     """Each gave another model than the file's, a traceback from inside MLX, or a file outside the folder."""
     message = refusal(change(writable("moshi"), **changes))
     assert re.search(says, message), message
+
+
+def test_hibiki_1b_does_not_say_what_it_is(writable: Callable[[str], Path]) -> None:
+    """Its published config.json has no model_type: it was taken for a Moshi, not told the end, and cut off."""
+    config = open_checkpoint(change(writable("hibiki"), model_type=...)).config
+    assert (config.name, config.lm.ends) == ("hibiki", True)
+
+
+def test_null_stands_for_the_default(writable: Callable[[str], Path]) -> None:
+    """Exported configs write null where the reference's class has None; they were refused."""
+    folder = change(writable("moshi"), depformer_dim_feedforward=24)
+    want = open_checkpoint(folder).config
+    assert open_checkpoint(change(folder, depformer_dim_feedforward=None, text_card_out=None)).config == want
+
+
+@pytest.mark.parametrize(("key", "value"), [("top_k_text", 50.5), ("top_k", "many"), ("temp", -1)])
+def test_wishes_for_sampling(writable: Callable[[str], Path], key: str, value: Any) -> None:
+    """What a file wishes was heard by the commands only, and top-k as a float, which no Sampling takes."""
+    folder = change(writable("moshi"), lm_gen_config={"temp": 0.5, "temp_text": 0.25, "top_k": 7, "top_k_text": 0})
+    session = moshi_mlx.Session(moshi_mlx.load(folder))
+    assert session.sampling == moshi_mlx.Sampling(0.25, MOST - 1, 0.5, 7)  # 0: all, as in the reference
+    assert key in refusal(change(folder, lm_gen_config={key: value}))
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ def adapters(name: str, spelling: str) -> tuple[Arrays, Arrays]:
             continue
         path = key.removesuffix(".weight").removesuffix("_weight")
         stacked = key.startswith("depformer.layers") and "self_attn" in key and "projs" not in key
-        count = 8 if stacked and spelling == "split" else 1
+        count = 8 if stacked and spelling != "fused" else 1
         parts = []
         for i, rows in enumerate(np.split(weight, count)):
             a = rng.standard_normal((3, rows.shape[1])).astype(np.float32) / 6
@@ -39,15 +39,19 @@ def adapters(name: str, spelling: str) -> tuple[Arrays, Arrays]:
                 path_i = f"{path}s.{i}"
             else:
                 path_i = path
-            lora[f"{path_i}.lora_A.weight"], lora[f"{path_i}.lora_B.weight"] = a, b
+            for side, value in (("A", a), ("B", b)):
+                lora.setdefault(f"{path_i}.lora_{side}.weight", []).append(value)
             parts.append(rows + 1.5 * b @ a)
         merged[key] = np.concatenate(parts)
+    lora = {key: np.concatenate(values) for key, values in lora.items()}
     for key in ("text_emb.weight", "depformer_emb.1.weight"):
         lora[key] = merged[key] = rng.standard_normal(tensors[key].shape).astype(np.float32)
     return lora, merged
 
 
-@pytest.mark.parametrize(("name", "spelling"), [("moshi", "split"), ("moshi", "fused"), ("hibiki", "split")])
+@pytest.mark.parametrize(
+    ("name", "spelling"), [("moshi", "split"), ("moshi", "fused"), ("moshi", "stacked"), ("hibiki", "split")]
+)
 def test_lora_is_merged_at_load(writable: Callable, load: Callable, name: str, spelling: str) -> None:
     """An adapter silently ignored is the base model: everything seems to work."""
     folder = writable(name)

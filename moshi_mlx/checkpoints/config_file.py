@@ -12,7 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from ..frame import MoshiError
-from ..models.config import ConditionerConfig, DepthConfig, LmConfig, MimiConfig, MoshiConfig, Rope, TransformerConfig
+from ..models.config import (
+    BEST,
+    ConditionerConfig,
+    DepthConfig,
+    LmConfig,
+    MimiConfig,
+    MoshiConfig,
+    Rope,
+    TransformerConfig,
+)
+from ..models.sampling import MOST
 from .fields import Fields
 
 MAX_JSON = 64 << 20  # bytes; the index of a sharded 7B model has 0.1 MB
@@ -21,7 +31,7 @@ MAX_JSON = 64 << 20  # bytes; the index of a sharded 7B model has 0.1 MB
 _LM_FIXED: dict[str, tuple[Any, ...]] = {
     "causal": (True,),
     "gating": ("silu",),
-    "norm": ("rms_norm_f32", "rms_norm"),
+    "norm": ("rms_norm_f32",),
     "layer_scale": (None,),
     "existing_text_padding_id": (3,),
     "cross_attention": (False,),
@@ -37,7 +47,7 @@ _LM_FIXED: dict[str, tuple[Any, ...]] = {
     "depformer_gating": ("silu",),
     "depformer_pos_emb": ("none", None),
     "depformer_weights_per_step": (True,),
-    "depformer_norm": (None, "rms_norm_f32"),
+    "depformer_norm": (None, "layer_norm"),
 }
 # Keys with no say here: they are read elsewhere, or the reference ignores them too.
 _LM_IGNORED = {
@@ -75,7 +85,8 @@ def gate_width(width: int, feedforward: int) -> int:
     return 21 * width // 8 if feedforward == 4 * width else 2 * feedforward // 3
 
 
-def _lm(raw: dict[str, Any], where: str) -> LmConfig:
+def lm_config(raw: dict[str, Any], where: str) -> LmConfig:
+    """What a config.json says of the language model; MoshiError if that is none of ours."""
     fields = Fields(raw, where)
     fields.fixed(_LM_FIXED)
     width = fields.integer("dim", 4096)
@@ -117,17 +128,19 @@ def _lm(raw: dict[str, Any], where: str) -> LmConfig:
             "depformer_weights_per_step_schedule", f"must name a weight set for each of {dep_q} codebooks"
         )
     rank = fields.get("depformer_low_rank_embeddings")
+    hidden = fields.integer("depformer_dim_feedforward", int(scale * deep), high=1 << 20, null=True)
     depth = DepthConfig(
         TransformerConfig(
             deep,
             deep_heads,
             fields.integer("depformer_num_layers", 6, high=512),
-            gate_width(deep, fields.integer("depformer_dim_feedforward", int(scale * deep), high=1 << 20)),
+            gate_width(deep, hidden),
             rope=None,
             kv_repeat=deep_repeat,
         ),
         sets,
         None if rank is None else fields.integer("depformer_low_rank_embeddings", 0),
+        fields.get("depformer_norm") is not None,
     )
     text_card = fields.integer("text_card", 32_000, low=4, high=1 << 22)
     conditioners = _conditioners(fields, where)
@@ -136,13 +149,14 @@ def _lm(raw: dict[str, Any], where: str) -> LmConfig:
         temporal,
         depth,
         text_card,
-        fields.integer("text_card_out", text_card, low=4, high=text_card),
+        fields.integer("text_card_out", text_card, low=4, high=text_card, null=True),
         fields.integer("card", 2048, low=2, high=1 << 20),
         n_q,
         dep_q,
         fields.integers("delays", LmConfig.delays, high=1024, length=1 + n_q),
         conditioners,
-        ends=fields.get("model_type") == "hibiki",
+        # Hibiki 1B does not say in its file what it is
+        ends=fields.get("model_type") == "hibiki" or any(BEST in entry.values for entry in conditioners.values()),
     )
     fields.rest(_LM_IGNORED)
     return config
@@ -175,7 +189,7 @@ def moshi_config(raw: dict[str, Any], where: str, mimi: MimiConfig) -> MoshiConf
     name = raw.get("model_type", "moshi")
     if name not in ("moshi", "hibiki"):
         raise MoshiError(f"{where}: a model of type {str(name)[:40]!r} is not supported; take a Moshi or a Hibiki")
-    lm = _lm(raw, where)
+    lm = lm_config(raw, where)
     needed = max(lm.dep_q, lm.user_q)
     if needed > mimi.codebooks_in_file or lm.card != mimi.codebook_size:
         raise MoshiError(
@@ -184,6 +198,10 @@ def moshi_config(raw: dict[str, Any], where: str, mimi: MimiConfig) -> MoshiConf
         )
     wishes = Fields(raw.get("lm_gen_config") or {}, f"{where}: lm_gen_config")
     sampling = {
-        ours: wishes.number(theirs, 0, 0, 1e6) for theirs, ours in _SAMPLING.items() if wishes.get(theirs) is not None
+        ours: wishes.integer(theirs, 1, low=0, high=MOST - 1) or MOST - 1
+        if ours.endswith("top_k")
+        else wishes.number(theirs, 0, 0, 1e6)
+        for theirs, ours in _SAMPLING.items()
+        if wishes.get(theirs) is not None
     }
-    return MoshiConfig(lm, replace(mimi, codebooks=needed), name, sampling)
+    return MoshiConfig(lm, replace(mimi, codebooks=needed), "hibiki" if lm.ends else "moshi", sampling)

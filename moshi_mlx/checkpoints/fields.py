@@ -26,8 +26,11 @@ class Fields:
     def fail(self, key: str, what: str) -> MoshiError:
         return MoshiError(f"{self._where}: {key} {what}, not {json.dumps(self._raw.get(key))[:60]}")
 
-    def integer(self, key: str, default: int, low: int = 1, high: int = 1 << 17) -> int:
+    def integer(self, key: str, default: int, low: int = 1, high: int = 1 << 17, null: bool = False) -> int:
+        """null: whether JSON's null, too, stands for the default."""
         value = self.get(key, default)
+        if null and value is None:
+            return default
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
             raise self.fail(key, f"must be a whole number from {low} to {high}")
         return value

@@ -162,6 +162,12 @@ def set_reference(source: Listing) -> None:
         reference.write_text(source.commit)
 
 
+def digest_of(path: Path) -> str | None:
+    """The digest that a file of the cache bears as its name."""
+    real = path.resolve()
+    return real.name if real.parent.name == "blobs" and _DIGEST.fullmatch(real.name) else None
+
+
 def has_digest(path: Path, digest: str) -> bool:
     """Whether the content of the file has this digest (SHA-256, or git's SHA-1 of a blob for 40 digits)."""
     hasher = hashlib.sha256() if len(digest) == 64 else hashlib.sha1(b"blob %d\0" % path.stat().st_size)

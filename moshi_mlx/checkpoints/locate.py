@@ -11,6 +11,7 @@ from __future__ import annotations
 import difflib
 import os
 import sys
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from ..frame import MoshiError
 from . import hub
 from .address import Address, is_plain, looks_like_id, parse
 from .companions import Files, roles
-from .config_file import read_json
+from .config_file import lm_config, read_json
 from .header import read_header
 from .known import BY_ALIAS, UNSUPPORTED
 from .meter import Meter
@@ -141,9 +142,13 @@ def get(address: Address, progress: Progress | None = None) -> Path:
     if "config.json" in source.files:
         config = _config(hub.download(source, ["config.json"], report))
     try:
-        own, others = _split(roles(source.names, config, address.file))
+        files = roles(source.names, config, address.file)
     except MoshiError as error:
         raise MoshiError(f"{address.repo}: {error}") from None
+    if files.family == "moshi" and config is not None:
+        with warnings.catch_warnings(action="ignore"):  # loading says them
+            lm_config(config, f"{address.repo}/config.json")  # refuses before anything large is fetched
+    own, others = _split(files)
     plan = [(source, own), *((hub.listing(other), [str(other.file)]) for other in others if _cached(other) is None)]
     size = hub.check_space(size for listing, names in plan for size in hub.missing(listing, names).values())
     if progress is None and size:
@@ -190,6 +195,15 @@ def _lacking(folder: Path, weights: str | None, offline: bool) -> list[str]:
     return [name for name in own if not (folder / name).is_file()] + [
         f"{other.repo}/{other.file}" for other in others if _cached(other) is None
     ]
+
+
+def on_disk(source: str) -> bool:
+    """Whether a model is whole here, so that nothing would be fetched."""
+    try:
+        locate(source, offline=True)
+    except (MoshiError, OSError):
+        return False
+    return True
 
 
 def _cached(address: Address) -> Path | None:

@@ -19,6 +19,8 @@ SCALING = 2.0  # where the config does not say
 _ADAPTER = re.compile(r"(.+)\.lora_([AB])\.weight")
 _OLD_DEPTH = re.compile(r"^(depformer\.layers\.\d+\.self_attn\.in_proj)\.weight$")  # the fused spelling of older files
 
+_STACKED = re.compile(r"depformer\.layers\.\d+\.self_attn\.(in|out)_proj")
+
 
 def is_lora(names: Collection[str]) -> bool:
     """Whether these are the tensors of an adapter."""
@@ -40,7 +42,8 @@ def merge(
             pairs.setdefault(match[1], {})[match[2]] = value
         else:
             whole[name] = value
-    deltas = to_format_a({_spelt(path): _product(path, pair, scaling) for path, pair in pairs.items()}, config)
+    sets = max(config.depth.schedule) + 1
+    deltas = to_format_a({_spelt(path): _product(path, pair, scaling, sets) for path, pair in pairs.items()}, config)
     result = dict(base)
     for name, value in to_format_a(whole, config).items():
         result[name] = value.astype(_base(result, name, value).dtype)
@@ -54,10 +57,15 @@ def _spelt(path: str) -> str:
     return _OLD_DEPTH.sub(r"\1_weight", f"{path}.weight")
 
 
-def _product(path: str, pair: Mapping[str, mx.array], scaling: float) -> mx.array:
-    if len(pair) < 2 or pair["A"].ndim != 2 or pair["B"].ndim != 2 or pair["B"].shape[1] != pair["A"].shape[0]:
-        raise MoshiError(f"the LoRA's matrices of {path} do not fit together; get its file again")
-    return scaling * (pair["B"].astype(mx.float32) @ pair["A"].astype(mx.float32))
+def _product(path: str, pair: Mapping[str, mx.array], scaling: float, sets: int) -> mx.array:
+    """scaling · B · A of one matrix; of each of the depth's weight sets, where they are stored one above the other."""
+    if len(pair) == 2 and pair["A"].ndim == pair["B"].ndim == 2:
+        b, a = (pair[side].astype(mx.float32) for side in "BA")
+        if b.shape[1] == a.shape[0]:
+            return scaling * (b @ a)
+        if _STACKED.fullmatch(path) and sets * b.shape[1] == a.shape[0] and b.shape[0] % sets == 0:
+            return scaling * (b.reshape(sets, -1, b.shape[1]) @ a.reshape(sets, b.shape[1], -1)).reshape(len(b), -1)
+    raise MoshiError(f"the LoRA's matrices of {path} do not fit together; get its file again")
 
 
 def _base(base: Mapping[str, mx.array], name: str, value: mx.array) -> mx.array:

@@ -23,6 +23,7 @@ _SPELLING = [
     (re.compile(r"^emb\.(\d+)\."), r"audio_embs.\1."),
     (re.compile(r"^depformer_text_emb\."), "depformer.slices.0.emb."),
     (re.compile(r"^linears\.(\d+)\."), r"depformer.slices.\1.linear_out."),
+    (re.compile(r"^depformer_norms\.(\d+)\."), r"depformer.slices.\1.norm."),
     (re.compile(r"^depformer\.(\d+)\."), r"depformer.slices.\1."),  # format C (Rust)
 ]
 _DEPTH_EMB = re.compile(r"^depformer_emb\.(\d+)\.(.+)$")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +12,11 @@ from ..frame import MoshiError
 from .codec_of import load_codec_of
 from .header import read_header
 from .helium import load_helium
-from .hub import has_digest
+from .hub import digest_of, has_digest
 from .known import SHA256
 from .load import load, read_tensors
 from .locate import Located, locate
 
-_DIGEST = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 SHOWN = 5  # faults of one file
 
 
@@ -71,9 +69,7 @@ def _load(located: Located, source: str | Path | None, offline: bool) -> None:
 
 def _expected(path: Path) -> str | None:
     """The published hash of a file: by its name, or what the Hugging Face cache calls its content."""
-    if path.is_symlink() and path.parent.parent.name == "snapshots" and _DIGEST.fullmatch(path.readlink().name):
-        return path.readlink().name
-    return SHA256.get(path.name)
+    return digest_of(path) or SHA256.get(path.name)
 
 
 def _hash_faults(path: Path) -> Iterator[str]:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from .chat_options import cancels, check, device_of
 from .endings import Endings
-from .options import DEMONSTRATION, QUESTIONS, add_model, add_sampling
+from .options import DEMONSTRATION, QUESTIONS, add_kv_bits, add_model, add_sampling
 
 if TYPE_CHECKING:
     from ..realtime.device import Device
@@ -40,12 +40,12 @@ END_TIME = 1.0  # seconds the engine has to end: Ctrl-C takes under 2 in all
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's own options."""
     add_model(parser)
-    parser.add_argument("--kv-bits", type=int, choices=(8,), help="keep keys and values in 8 bits: less memory traffic")
+    add_kv_bits(parser)
     sound = parser.add_argument_group("sound")
     sound.add_argument("--input", metavar="NAME", help="microphone: a part of its name, or its number in `devices`")
     sound.add_argument("--output", metavar="NAME", help="loudspeaker, likewise")
     sound.add_argument(
-        "--latency", default="low", metavar="MS", help="what the sound system may add: low, high, or milliseconds"
+        "--latency", default="low", metavar="MS", help="latency to ask of the sound system: low, high, or milliseconds"
     )
     sound.add_argument(
         "--echo",
@@ -53,10 +53,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="auto: off with headphones, else cancel where it is installed, else duck (one talks at a time)",
     )
-    sound.add_argument("--push-to-talk", action="store_true", help="Moshi hears you only between two space bars")
+    sound.add_argument("--push-to-talk", action="store_true", help="the space bar switches your microphone on and off")
     sound.add_argument("--device", metavar="file:IN[,OUT.wav]", help="a sound file as microphone, one as loudspeaker")
     keep = parser.add_argument_group("what is kept")
-    keep.add_argument("--record", type=Path, metavar="DIR", help="record the conversation into a new folder")
+    keep.add_argument("--record", type=Path, metavar="FOLDER", help="record the conversation into a new folder")
     keep.add_argument("--stats", type=Path, metavar="FILE", help="write events and measurements as JSON lines")
     parser.add_argument("--plain", action="store_true", help="lines instead of a screen; automatic when piped")
     add_sampling(parser)

@@ -62,7 +62,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _encode(args: argparse.Namespace) -> dict[str, Any]:
-    from .codes_file import header, pack
+    from ..recording.codes import pack
+    from .codes_file import header
     from .sound import frames
 
     source = frames(args.input)
@@ -71,7 +72,7 @@ def _encode(args: argparse.Namespace) -> dict[str, Any]:
         clock, state, bits = _Clock(mimi), mimi.make_state(), _bits(mimi)
         file.write(header(bits, mimi.config.codebooks, _identity(mimi)))
         for pcm in _pieces(source):
-            file.write(pack(clock.encode(pcm, state), bits))
+            file.write(pack(clock.encode(pcm, state).T, bits))
     return clock.figures(encode=True)
 
 

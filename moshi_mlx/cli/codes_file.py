@@ -14,28 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..frame import MoshiError
+from ..recording.codes import packed_bytes, unpack
 
 MAGIC = b"MIMICODES1"
 _HEADER = struct.Struct("<10sHH8s10x")
 PIECE = 32  # frames read at once
-
-
-def record_bytes(bits: int, codebooks: int) -> int:
-    """Bytes of one frame."""
-    return (bits * codebooks + 7) // 8
-
-
-def pack(codes: NDArray[np.int32], bits: int) -> bytes:
-    """codes (codebooks, frames) → records."""
-    spread = codes.T[:, :, None] >> np.arange(bits - 1, -1, -1) & 1
-    return np.packbits(spread.reshape(len(spread), -1).astype(np.uint8), axis=1).tobytes()
-
-
-def unpack(data: bytes, bits: int, codebooks: int) -> NDArray[np.int32]:
-    """Records → codes (codebooks, frames)."""
-    rows = np.frombuffer(data, np.uint8).reshape(-1, record_bytes(bits, codebooks))
-    spread = np.unpackbits(rows, axis=1)[:, : bits * codebooks].reshape(len(rows), codebooks, bits)
-    return (spread @ (1 << np.arange(bits - 1, -1, -1))).astype(np.int32).T
 
 
 def header(bits: int, codebooks: int, codec: bytes) -> bytes:
@@ -60,8 +43,8 @@ class CodesFile:
             raise MoshiError(f"{path} is not a file of codes; make one with `moshi-mlx codec encode`")
         _, self.bits, self.codebooks, self.codec = _HEADER.unpack(head)
         if not (1 <= self.bits <= 16 and 1 <= self.codebooks <= 128):
-            raise MoshiError(f"{path} speaks of {self.codebooks} codebooks of {self.bits} bits: it is damaged")
-        self.frames, rest = divmod(size - _HEADER.size, record_bytes(self.bits, self.codebooks))
+            raise MoshiError(f"{path} claims {self.codebooks} codebooks of {self.bits} bits: it is damaged")
+        self.frames, rest = divmod(size - _HEADER.size, packed_bytes(self.bits, self.codebooks))
         if rest or not self.frames:
             raise MoshiError(f"{path} is cut short: it does not hold whole frames; encode it again")
 
@@ -69,5 +52,6 @@ class CodesFile:
         """codes (codebooks, up to 32 frames)."""
         with self.path.open("rb") as file:
             file.seek(_HEADER.size)
-            while data := file.read(PIECE * record_bytes(self.bits, self.codebooks)):
-                yield unpack(data, self.bits, self.codebooks)
+            while data := file.read(PIECE * packed_bytes(self.bits, self.codebooks)):
+                rows = np.frombuffer(data, np.uint8).reshape(-1, packed_bytes(self.bits, self.codebooks))
+                yield unpack(rows, self.bits, self.codebooks).T

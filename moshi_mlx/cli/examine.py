@@ -9,6 +9,7 @@ import platform
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -24,10 +25,10 @@ LENT = 0.75  # of the memory, where the system does not say what the GPU may use
 LISTEN = 0.6  # seconds
 
 
-def versions() -> dict[str, str]:
+def versions(packages: Sequence[str] = PACKAGES) -> dict[str, str]:
     """Of this program and of what it stands on."""
     found = {"moshi-live": __version__, "python": platform.python_version()}
-    for name in PACKAGES:
+    for name in packages:
         try:
             found[name] = version(name)
         except PackageNotFoundError:
@@ -77,19 +78,9 @@ def machine(processor: bool = True) -> Machine:
 def weights() -> list[str]:
     """Aliases of the known checkpoints that are whole on this disk."""
     from ..checkpoints.known import KNOWN
+    from ..checkpoints.locate import on_disk
 
     return [known.alias for known in KNOWN if known.kind in ("moshi", "hibiki") and on_disk(known.alias)]
-
-
-def on_disk(source: str) -> bool:
-    """Whether a model is whole here, so that nothing would be fetched."""
-    from ..checkpoints.locate import locate
-
-    try:
-        locate(source, offline=True)
-    except (MoshiError, OSError):
-        return False
-    return True
 
 
 def disk() -> dict[str, Any]:

@@ -9,12 +9,12 @@ from pathlib import Path
 def forewarn(source: str | Path | None, *, offline: bool = False, kv_bits: int | None = None) -> None:
     """A line on stderr if `source` is a known model that would be fetched now and cannot talk here in real time."""
     from ..checkpoints.known import KNOWN
-    from ..checkpoints.locate import address_of
+    from ..checkpoints.locate import address_of, on_disk
     from . import examine
 
     address = address_of(source) if source is not None else None
     known = next((one for one in KNOWN if address is not None and one.repo == address.repo), None)
-    if offline or known is None or examine.on_disk(str(source)):
+    if offline or known is None or on_disk(str(source)):
         return
     from .doctor import needs_of
     from .machine import forecast

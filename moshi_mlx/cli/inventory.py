@@ -8,7 +8,7 @@ from ..checkpoints import hub
 from ..checkpoints.address import Address
 from ..checkpoints.header import Header, read_header
 from ..checkpoints.known import KNOWN
-from ..checkpoints.locate import Located, locate
+from ..checkpoints.locate import Located, locate, on_disk
 from ..checkpoints.recognise import recognise
 from ..frame import MoshiError
 
@@ -44,12 +44,10 @@ def _embedded() -> dict[str, Any]:
 
 def _where(source: str, address: Address) -> str | None:
     """Whether a model is here, whole or in part."""
-    try:
-        locate(source, offline=True)
+    if on_disk(source):
         return WHOLE
-    except MoshiError:
-        folder = hub.snapshot(address)
-        return PART if folder and (folder / str(address.file)).exists() else None
+    folder = hub.snapshot(address)
+    return PART if folder and (folder / str(address.file)).exists() else None
 
 
 def _other(repo: str) -> dict[str, Any] | None:

@@ -160,7 +160,7 @@ class Live:
             echo_reason=self._echo(now.output_name)[1] if now.output_name else "",
             recording=self._recorder is not None and failure is None,
             advice=advice(now, self._live, platform, environ),
-            notice=self._notice or failure or lasting,
+            notice=self._notice or (f"the conversation goes on; {failure}" if failure else lasting),
             stages=self._stages,
             help=self._help,
         )
@@ -215,7 +215,7 @@ class Live:
             f"{clock(now.seconds)} of conversation, {now.frames} frames; the model took {now.frame_p50:.0f} ms a frame "
             f"(p95 {now.frame_p95:.0f}, longest {now.frame_max:.0f}, {now.misses} over {FRAME_MS:.0f})",
             f"{now.underruns} underruns ({now.underrun_ms:.0f} ms), {now.overruns} overruns ({now.overrun_ms:.0f} ms), "
-            f"{now.dropped_ms:.0f} ms of you dropped, {now.skipped_ms:.0f} ms of Moshi skipped",
+            f"{now.dropped_ms:.0f} ms of your speech dropped, {now.skipped_ms:.0f} ms of Moshi skipped",
         ]
         if self.facts:
             lines.append(f"model: {self.facts.label}, seed {self.facts.seed}")
@@ -225,7 +225,7 @@ class Live:
 
     def _mark(self, seconds: float) -> None:
         if self._recorder is None:
-            self._tell("a bookmark needs a recording: start with --record DIR")
+            self._tell("a bookmark needs a recording: start with --record FOLDER")
             return
         self._recorder.event("mark", self._frames, label=f"bookmark at {clock(self._frames / FRAME_RATE)}")
         self.transcript.note(seconds, "bookmark")

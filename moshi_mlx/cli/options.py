@@ -14,25 +14,31 @@ from ..frame import MoshiError
 if TYPE_CHECKING:
     from ..checkpoints.load import Moshi
     from ..models.sampling import Sampling
+    from ..session import Session
 
 DEMONSTRATION = "A scripted demonstration of 324 questions"  # the embedded model
 QUESTIONS = '"hello Moshi", "what is full duplex" or "tell me a joke"'  # three of them
 
 
-def add_model(parser: argparse.ArgumentParser) -> None:
+def add_model(parser: argparse.ArgumentParser, default: str = "the embedded demonstration model") -> None:
     """--model and --offline."""
     parser.add_argument(
         "--model",
         metavar="MODEL",
-        help="folder, alias (moshiko-q4), Hub id or hf:// address; default: the embedded demonstration model",
+        help=f"folder, alias (moshiko-q4), Hub id or hf:// address; default: {default}",
     )
     parser.add_argument("--offline", action="store_true", help="never touch the network")
+
+
+def add_kv_bits(parser: argparse.ArgumentParser) -> None:
+    """--kv-bits."""
+    parser.add_argument("--kv-bits", type=int, choices=(8,), help="keep keys and values in 8 bits: less memory traffic")
 
 
 def add_sampling(parser: argparse.ArgumentParser) -> None:
     """--seed, temperatures, top-k and the repetition penalty."""
     group = parser.add_argument_group("sampling")
-    group.add_argument("--seed", type=int, help="replays a conversation; default: a new one each time")
+    group.add_argument("--seed", type=int, metavar="N", help="replays a conversation; default: a new one each time")
     group.add_argument("--text-temperature", type=float, metavar="T", help="0 is greedy (default 0.7)")
     group.add_argument("--audio-temperature", type=float, metavar="T", help="0 is greedy (default 0.8)")
     group.add_argument("--text-top-k", type=int, metavar="K", help="default 25")
@@ -67,10 +73,23 @@ def announce(moshi: Moshi, command: str) -> None:
         print(f"{DEMONSTRATION}: try {QUESTIONS}. {real_model(command)}", file=sys.stderr)
 
 
+def open_session(args: argparse.Namespace, command: str) -> Session:
+    """The model that the options name, with a conversation as they ask for it; says what is worth knowing on stderr."""
+    from ..checkpoints.load import load
+    from ..session import Session
+    from .forewarn import forewarn
+
+    forewarn(args.model, offline=args.offline, kv_bits=args.kv_bits)
+    moshi = load(args.model, offline=args.offline)
+    check_hears(moshi)
+    announce(moshi, command)
+    return Session(moshi, args.seed, sampling_from(args, moshi.config.sampling), args.kv_bits)
+
+
 def check_new(folder: Path, purpose: str = "") -> None:
     """UsageError unless what is to be written has this folder to itself."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageError(f"{folder} is there already; name a new folder{purpose}")
+        raise UsageError(f"{folder} already exists; name a new folder{purpose}")
 
 
 def check_sampling(args: argparse.Namespace) -> None:
@@ -90,12 +109,11 @@ def check_seed(seed: int | None) -> None:
         raise UsageError(f"--seed takes a whole number from 0 to 2⁶⁴ − 1, not {seed}")
 
 
-def sampling_from(args: argparse.Namespace, wishes: Mapping[str, float]) -> Sampling:
+def sampling_from(args: argparse.Namespace, wishes: Mapping[str, Any]) -> Sampling:
     """The Sampling that the options ask for; what was not given is as the model's file wishes, else the default."""
     from ..models.sampling import Sampling
 
-    whole = {name: int(value) if name.endswith("top_k") else value for name, value in wishes.items()}
-    return Sampling(**{**whole, **_given(args)})
+    return Sampling(**{**wishes, **_given(args)})
 
 
 def _given(args: argparse.Namespace) -> dict[str, Any]:

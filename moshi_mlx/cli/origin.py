@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import platform
-import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .. import __version__
+from ..checkpoints import hub
 from ..checkpoints.load import open_checkpoint
 from ..checkpoints.locate import address_of
 from ..recording.info import MAX_TEXT, MAX_TITLE, SessionInfo
+from .examine import versions
 
 if TYPE_CHECKING:
     from ..session import Session
@@ -46,7 +44,7 @@ def session_info(session: Session, source: str | Path | None, *, live: bool, tit
         kv_bits=session.kv_bits,
         files=_hashes(paths),
         sampling=asdict(session.sampling),
-        versions={"moshi-live": __version__, "python": platform.python_version(), **_versions()},
+        versions=versions(PROGRAMS),
     )
 
 
@@ -61,18 +59,7 @@ def _hashes(paths: Sequence[Path]) -> dict[str, str]:
 
 def sha256(path: Path) -> str:
     """Of a file's content. A file of the Hugging Face cache bears it as its name, and was checked when it came."""
-    real = path.resolve()
-    if real.parent.name == "blobs" and re.fullmatch("[0-9a-f]{64}", real.name):
-        return real.name
+    if (known := hub.digest_of(path)) is not None and len(known) == 64:
+        return known
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in PROGRAMS:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found

@@ -23,16 +23,7 @@ from typing import TYPE_CHECKING
 
 from ..frame import FRAME_RATE, MoshiError, Pcm
 from ..recording.info import MAX_TITLE, is_text
-from .options import (
-    UsageError,
-    add_model,
-    add_sampling,
-    announce,
-    check_hears,
-    check_new,
-    check_sampling,
-    sampling_from,
-)
+from .options import UsageError, add_kv_bits, add_model, add_sampling, check_new, check_sampling, open_session
 
 if TYPE_CHECKING:
     from ..recording.finish import Understood
@@ -51,11 +42,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--script", type=Path, metavar="FILE", help="what the user says and when, line by line")
     parser.add_argument("--live", action="store_true", help="record a conversation with you: `chat` with this folder")
     parser.add_argument("--finish", action="store_true", help="complete a folder whose recording was cut off")
-    parser.add_argument("--title", metavar="TEXT", help="stands over the player page")
+    parser.add_argument("--title", metavar="TEXT", help="the title of the player page")
     parser.add_argument(
-        "--takes", type=int, default=1, metavar="N", help="N times, with seeds that count up; keeps all"
+        "--takes", type=int, default=1, metavar="N", help="record N takes with consecutive seeds, and keep them all"
     )
     add_model(parser)
+    add_kv_bits(parser)
     add_sampling(parser)
 
 
@@ -107,22 +99,16 @@ def _live(args: argparse.Namespace) -> int:
 
 
 def _takes(args: argparse.Namespace, lines: Sequence[Line]) -> int:
-    from ..checkpoints.load import load
     from ..session import Session
-    from .forewarn import forewarn
     from .origin import session_info
 
-    forewarn(args.model, offline=args.offline)
-    moshi = load(args.model, offline=args.offline)
-    check_hears(moshi)
-    announce(moshi, "record")
-    session = Session(moshi, args.seed, sampling_from(args, moshi.config.sampling))
+    session = open_session(args, "record")
     info = session_info(session, args.model, live=False, title=args.title or args.folder.absolute().name)
     found: dict[str, Understood] = {}
     for take in range(args.takes):
         name = f"take-{take + 1}" if args.takes > 1 else ""
         if take:
-            session = Session(moshi, info.seed + take, session.sampling)
+            session = Session(session.moshi, info.seed + take, session.sampling, session.kv_bits)
         one = replace(info, seed=session.seed, title=f"{info.title}, take {take + 1}" if name else info.title)
         found[name], whole = _take(session, lines, args.folder / name, one)
         _done(args.folder / name, found[name])
@@ -169,7 +155,7 @@ def _take(session: Session, lines: Sequence[Line], folder: Path, info: SessionIn
         except KeyboardInterrupt:
             whole = False
     if recorder.failure is not None:
-        raise MoshiError(recorder.failure.replace(", the conversation goes on", ""))
+        raise MoshiError(recorder.failure)
     return finish(folder), whole
 
 

@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--from-wav", action="store_true", help="encode the recorded sound again, not its codes")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="keep the replay as a recording of its own")
     parser.add_argument("--json", action="store_true", help="the outcome as data")
-    add_model(parser)
+    add_model(parser, "the recording's own")
 
 
 @dataclass
@@ -132,9 +132,8 @@ def _session(args: argparse.Namespace, recording: Recording) -> tuple[Session, S
     else:
         forewarn(source, offline=args.offline)
         moshi = load(source, offline=args.offline)
-    values: dict[str, Any] = {name: int(value) if name in _WHOLE else value for name, value in info.sampling.items()}
     try:
-        sampling = Sampling(**values)
+        sampling = Sampling(**info.sampling)
     except TypeError:
         raise MoshiError(f"{recording.folder} was sampled in a way that this program does not know") from None
     lm = moshi.config.lm
@@ -146,9 +145,6 @@ def _session(args: argparse.Namespace, recording: Recording) -> tuple[Session, S
     for name in changed if args.model is None else ():
         print(f"{name} is not the file that was recorded with (its hash differs)", file=sys.stderr)
     return session, again, changed
-
-
-_WHOLE = ("text_top_k", "audio_top_k", "repetition_context")
 
 
 def _replay(session: Session, recording: Recording, recorded: CodesRead, from_wav: bool) -> Replayed:

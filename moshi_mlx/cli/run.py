@@ -23,7 +23,7 @@ import numpy as np
 
 from ..frame import FRAME, FRAME_MS, FRAME_RATE, Pcm
 from ..models.config import EOS
-from .options import UsageError, add_model, add_sampling, announce, check_hears, check_sampling, sampling_from
+from .options import UsageError, add_kv_bits, add_model, add_sampling, check_sampling, open_session
 
 if TYPE_CHECKING:
     from ..session import Session
@@ -46,6 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--json", action="store_true", help="words with their times, instead of plain text")
     add_model(parser)
+    add_kv_bits(parser)
     add_sampling(parser)
 
 
@@ -65,7 +66,9 @@ def run(args: argparse.Namespace) -> int:
         writer = None
         if args.output is not None:
             writer = stack.enter_context(Writer(args.output, 1 if args.mono else 2))
-        session = _session(args)
+        session = open_session(args, "run")
+        if args.seed is None:
+            print(f"seed {session.seed}", file=sys.stderr)
         talk = _Talk(session, writer, args.mono, args.json)
         interrupted = False
         try:
@@ -76,21 +79,6 @@ def run(args: argparse.Namespace) -> int:
     if writer is not None:
         print(f"wrote {args.output}", file=sys.stderr)
     return 130 if interrupted else 0
-
-
-def _session(args: argparse.Namespace) -> Session:
-    from ..checkpoints.load import load
-    from ..session import Session
-    from .forewarn import forewarn
-
-    forewarn(args.model, offline=args.offline)
-    moshi = load(args.model, offline=args.offline)
-    check_hears(moshi)
-    announce(moshi, "run")
-    session = Session(moshi, args.seed, sampling_from(args, moshi.config.sampling))
-    if args.seed is None:
-        print(f"seed {session.seed}", file=sys.stderr)
-    return session
 
 
 class _Talk:

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ..frame import MoshiError
+from ..recording.info import write_beside
 
 LONGEST = 1 << 16  # bytes that are believed
 
@@ -42,11 +43,9 @@ def read_settings(path: Path) -> Settings:
 
 
 def write_settings(path: Path, settings: Settings) -> None:
-    """Remembers; written beside and renamed. MoshiError if the folder cannot be written."""
-    fresh = path.with_name(f"{path.name}.new")
+    """Remembers. MoshiError if the folder cannot be written."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        fresh.write_text(json.dumps(asdict(settings), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        fresh.replace(path)
+        write_beside(path, json.dumps(asdict(settings), indent=1, ensure_ascii=False) + "\n")
     except OSError as error:
         raise MoshiError(f"{path} cannot be written: {error.strerror}; may you write in {path.parent}?") from None

@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("prompt", nargs="?", help="the text to go on from; without it, or with -, stdin is read")
-    add_model(parser)
+    add_model(parser, "a Helium that is already on this disk")
     parser.add_argument("--max-tokens", type=int, default=256, metavar="N", help="write at most N (default 256)")
     parser.add_argument("--temperature", type=float, default=0.7, metavar="T", help="0 is greedy (default 0.7)")
     parser.add_argument("--top-k", type=int, default=0, metavar="K", help="draw from the K best tokens (default all)")
     parser.add_argument(
         "--top-p", type=float, default=1.0, metavar="P", help="draw from the best of mass P (default 1)"
     )
-    parser.add_argument("--seed", type=int, help="replays a completion; default: a new one each time")
+    parser.add_argument("--seed", type=int, metavar="N", help="replays a completion; default: a new one each time")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -105,13 +105,11 @@ def complete(helium: Helium, prompt: str, args: argparse.Namespace) -> Iterator[
 
 def _located(args: argparse.Namespace) -> Located:
     """The model that was named, or a Helium that is on this disk already: none is embedded, none is fetched unasked."""
-    from ..checkpoints.locate import locate
+    from ..checkpoints.locate import locate, on_disk
 
     if args.model is not None:
         return locate(args.model, offline=args.offline)
     for alias in ("helium-q8", "helium-q6", "helium-q4", "helium-bf16"):
-        try:
+        if on_disk(alias):
             return locate(alias, offline=True)
-        except MoshiError:
-            continue
     raise UsageError("no text model is on this disk; name one: `moshi-mlx text --model helium-q4 …` fetches 1.2 GB")

@@ -5,10 +5,11 @@ section 8).
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 Rope = Literal["interleaved", "halves"]
 EOS, PAD = 2, 3  # text tokens of every tokenizer here
+BEST = "very_good"  # the condition by which Hibiki asks for its best
 
 
 @dataclass(frozen=True)
@@ -55,12 +56,13 @@ class MimiConfig:
 @dataclass(frozen=True)
 class DepthConfig:
     """The depth transformer. `schedule[k]` names the weight set of codebook k; low_rank is the width of its
-    embedding tables, if lower.
+    embedding tables, if lower; normed: a LayerNorm of each codebook's own before its head (Hibiki Zero).
     """
 
     transformer: TransformerConfig = TransformerConfig(1024, 16, 6, 2816, rope=None)
     schedule: tuple[int, ...] = tuple(range(8))
     low_rank: int | None = None
+    normed: bool = False
 
 
 @dataclass(frozen=True)
@@ -113,4 +115,4 @@ class MoshiConfig:
     lm: LmConfig = LmConfig()
     mimi: MimiConfig = MimiConfig()
     name: str = "moshi"
-    sampling: dict[str, float] = field(default_factory=dict)
+    sampling: dict[str, Any] = field(default_factory=dict)

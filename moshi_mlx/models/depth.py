@@ -14,6 +14,7 @@ from mlx import nn
 from .config import DepthConfig, LmConfig
 from .transformer import Transformer
 
+NORM_EPS = 1e-5
 Choose = Callable[
     [int, mx.array], mx.array
 ]  # (codebook, logits (N, card)) → the token that the next codebook sees, int32 (N,)
@@ -37,7 +38,7 @@ def embed(table: nn.Module, ids: mx.array) -> mx.array:
 
 
 class Slice(nn.Module):
-    """All that belongs to one codebook: embedding of the token before it, input projection, blocks, head."""
+    """All that belongs to one codebook: embedding of the token before it, input projection, blocks, norm, head."""
 
     def __init__(self, config: LmConfig, index: int) -> None:
         super().__init__()
@@ -47,6 +48,7 @@ class Slice(nn.Module):
         self.emb = LowRankEmbedding(rows, rank, width) if rank else nn.Embedding(rows, width)
         self.linear_in = nn.Linear(config.transformer.width, width, bias=False)
         self.transformer = Transformer(depth.transformer)
+        self.norm = nn.LayerNorm(width, eps=NORM_EPS) if depth.normed else nn.Identity()
         self.linear_out = nn.Linear(width, config.card, bias=False)
 
 
@@ -86,6 +88,6 @@ class Depth(nn.Module):
             h = part.linear_in(z) + embed(part.emb, token)
             for block, past in zip(part.transformer.layers, layers, strict=True):
                 h = block(h, 1, past.attend, None)
-            token = choose(index, part.linear_out(h))
+            token = choose(index, part.linear_out(part.norm(h)))
             chosen.append(token)
         return mx.stack(chosen, axis=1)

@@ -14,13 +14,12 @@ from numpy.typing import NDArray
 from ..frame import MoshiError
 from .cache import TransformerState
 from .compiled import Compiled
-from .config import EOS, PAD, LmConfig
+from .config import BEST, EOS, PAD, LmConfig
 from .delays import Columns, shift, unshift
 from .depth import Depth, embed
 from .sampling import Sampling, choose, penalise
 from .transformer import RMS_EPS, Transformer
 
-BEST = "very_good"
 PIECE = 128  # steps that a teacher-forced pass works on at once
 
 

@@ -52,6 +52,8 @@ def describe(config: MoshiConfig) -> dict[str, Any]:
         result["depformer_weights_per_step_schedule"] = list(lm.depth.schedule)
     if lm.depth.low_rank:
         result["depformer_low_rank_embeddings"] = lm.depth.low_rank
+    if lm.depth.normed:
+        result["depformer_norm"] = "layer_norm"
     if lm.conditioners:
         result["conditioners"] = {name: _lut(entry) for name, entry in lm.conditioners.items()}
         result["fuser"] = {"sum": list(lm.conditioners), "cross": [], "prepend": []}

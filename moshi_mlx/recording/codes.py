@@ -40,17 +40,12 @@ class CodesLayout:
         """One frame, packed. Raises ValueError if a code does not fit: the layout is not the model's."""
         moshi = reply.codes if reply.codes is not None else np.zeros(self.moshi, np.int32)
         token = reply.text_token | (_SPOKEN if reply.codes is not None else 0)
-        return struct.pack("<I", token) + self._pack(reply.user_codes, self.user) + self._pack(moshi, self.moshi)
+        return struct.pack("<I", token) + self._side(reply.user_codes, self.user) + self._side(moshi, self.moshi)
 
-    def side_bytes(self, codebooks: int) -> int:
-        """Bytes of one side's codes in a record."""
-        return (self.bits * codebooks + 7) // 8
-
-    def _pack(self, codes: Codes, codebooks: int) -> bytes:
+    def _side(self, codes: Codes, codebooks: int) -> bytes:
         if codes.shape != (codebooks,) or codes.min(initial=0) < 0 or codes.max(initial=0) >> self.bits:
             raise ValueError(f"codes {codes.tolist()} do not fit {codebooks} codebooks of {self.bits} bits")
-        shifts = np.arange(self.bits - 1, -1, -1)
-        return np.packbits((codes[:, None] >> shifts & 1).astype(np.uint8)).tobytes()
+        return pack(codes[None], self.bits)
 
 
 @dataclass(frozen=True)
@@ -75,23 +70,35 @@ def read_codes(path: Path) -> CodesRead:
         raise MoshiError(f"{path} holds no codes of a recording")
     _, bits, user, moshi = _HEADER.unpack_from(data)
     if not (1 <= bits <= 16 and 1 <= user <= 64 and 1 <= moshi <= 64):
-        raise MoshiError(f"{path} speaks of {user} + {moshi} codebooks of {bits} bits: it is damaged")
+        raise MoshiError(f"{path} claims {user} + {moshi} codebooks of {bits} bits: it is damaged")
     layout = CodesLayout(bits, user, moshi)
-    user_bytes, moshi_bytes = layout.side_bytes(user), layout.side_bytes(moshi)
+    user_bytes, moshi_bytes = packed_bytes(bits, user), packed_bytes(bits, moshi)
     record = 4 + user_bytes + moshi_bytes
     frames = (len(data) - _HEADER.size) // record
     rows = np.frombuffer(data, np.uint8, frames * record, _HEADER.size).reshape(frames, record)
     words = np.ascontiguousarray(rows[:, :4]).view("<u4")[:, 0].astype(np.int64)
     return CodesRead(
         layout,
-        _unpack(rows[:, 4 : 4 + user_bytes], bits, user),
-        _unpack(rows[:, 4 + user_bytes :], bits, moshi),
+        unpack(rows[:, 4 : 4 + user_bytes], bits, user),
+        unpack(rows[:, 4 + user_bytes :], bits, moshi),
         words & (_SPOKEN - 1),
         words >= _SPOKEN,
     )
 
 
-def _unpack(rows: NDArray[np.uint8], bits: int, codebooks: int) -> NDArray[np.int32]:
+def packed_bytes(bits: int, codebooks: int) -> int:
+    """Bytes of one frame of one side."""
+    return (bits * codebooks + 7) // 8
+
+
+def pack(codes: NDArray[np.int32], bits: int) -> bytes:
+    """codes (frames, codebooks), each below 2^bits → each frame packed to whole bytes."""
+    flat = codes[:, :, None] >> np.arange(bits - 1, -1, -1) & 1
+    return np.packbits(flat.reshape(len(codes), -1).astype(np.uint8), axis=1).tobytes()
+
+
+def unpack(rows: NDArray[np.uint8], bits: int, codebooks: int) -> NDArray[np.int32]:
+    """Packed frames (frames, bytes) → codes (frames, codebooks)."""
     flat = np.unpackbits(rows, axis=1)[:, : bits * codebooks].reshape(len(rows), codebooks, bits)
     weights = 1 << np.arange(bits - 1, -1, -1)
-    return (flat @ weights).astype(np.int32)  # (frames, codebooks)
+    return (flat @ weights).astype(np.int32)

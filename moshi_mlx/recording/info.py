@@ -56,7 +56,7 @@ def write_beside(path: Path, text: str) -> None:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
-    fresh.rename(path)
+    fresh.replace(path)
 
 
 def write_info(folder: Path, info: SessionInfo) -> None:

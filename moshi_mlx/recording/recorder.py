@@ -147,7 +147,7 @@ class Recorder:
 
     def _fail(self, reason: str) -> None:
         if self.failure is None:
-            self.failure = f"recording stopped, the conversation goes on: {reason}"
+            self.failure = f"recording stopped: {reason}"
             if self._on_failure is not None:
                 self._on_failure(self.failure)
 
