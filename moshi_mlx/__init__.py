@@ -6,6 +6,8 @@ The public names resolve lazily: `import moshi_mlx` loads neither MLX nor NumPy.
 from __future__ import annotations
 
 import importlib
+import os
+import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -13,6 +15,9 @@ if TYPE_CHECKING:
     from .frame import FRAME, RATE, MoshiError, Reply
     from .models.sampling import Sampling
     from .session import Session
+
+if sys.platform == "darwin":  # an M5 rounds what goes into an fp32 product to ten bits, and the codec is fp32
+    os.environ.setdefault("MLX_ENABLE_TF32", "0")
 
 __version__ = "0.1.0"
 __all__ = ["FRAME", "RATE", "MoshiError", "Reply", "Sampling", "Session", "__version__", "load", "load_mimi"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -95,6 +96,17 @@ def test_light_to_start(code: str) -> None:
     check = f"{code}\nimport sys; found = {HEAVY} & set(sys.modules); sys.exit(', '.join(sorted(found)) or 0)"
     result = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
+
+
+def test_fp32_stays_fp32_on_a_mac() -> None:
+    """On an M5, MLX rounds what goes into fp32 products to ten bits unless told otherwise: other codes, no parity."""
+    code = "import sys; sys.platform = 'darwin'; import os, moshi_mlx; print(os.environ.get('MLX_ENABLE_TF32'))"
+    environ = {name: value for name, value in os.environ.items() if name != "MLX_ENABLE_TF32"}
+    for given, kept in (({}, "0"), ({"MLX_ENABLE_TF32": "1"}, "1")):
+        result = subprocess.run(
+            [sys.executable, "-c", code], env=environ | given, capture_output=True, text=True, check=True
+        )
+        assert result.stdout.strip() == kept
 
 
 def test_public_names() -> None:

@@ -48,6 +48,7 @@ def test_two_streams_open_at_their_own_rates_and_flags_are_counted_apart(portaud
     speaker, microphone = portaudio.opened
     assert (speaker.samplerate, microphone.samplerate) == (44_100, 16_000)
     assert (speaker.device, microphone.device) == (1, 2)
+    assert (speaker.blocksize, microphone.blocksize) == (882, 320)  # 20 ms: "low" of Core Audio is 64 samples
     assert speaker.started
     assert microphone.started
     status = SimpleNamespace(input_underflow=False, input_overflow=True, output_underflow=False, output_overflow=False)
@@ -82,17 +83,45 @@ def test_reopening_looks_devices_up_anew_and_falls_back_to_the_default(portaudio
     device = AudioDevice(output="airpods")
     device.open()
     device.start(lambda block: None, lambda block: None)
-    assert portaudio.refreshed == 0
+    assert portaudio.refreshed == 1
     device.close(1)
     portaudio.devices.remove(HEADSET)
     device.open()
-    assert portaudio.refreshed == 1
+    assert portaudio.refreshed == 2
     assert device.output_name == "MacBook Speakers"
     assert "airpods" in device.notice
     with pytest.raises(MoshiError, match="airpods"):
-        AudioDevice(
-            output="airpods"
-        ).open()  # at the start nobody is asked to talk to another device than the one chosen
+        AudioDevice(output="airpods").open()  # nobody is asked to talk to another device than the one chosen
+    gone = AudioDevice(output="airpods", seen=True)  # but it was here when the model began to load
+    gone.open()
+    assert gone.output_name == "MacBook Speakers"
+    assert "airpods" in gone.notice
+
+
+def test_a_mac_listens_with_its_own_microphone_when_the_default_is_bluetooth(portaudio: FakePortAudio) -> None:
+    """Opening the headset's microphone changed the rate of the loudspeaker stream beside it, and its sound."""
+    portaudio.devices = [HEADSET, MIC, SPEAKER]
+    device = AudioDevice()
+    device.open()
+    assert device.input_name == "MacBook Microphone"
+    assert "AirPods" in device.notice
+    portaudio.devices = [HEADSET, SPEAKER]
+    device.open()
+    assert (device.input_name, device.notice) == ("Ann's AirPods", "")
+    named = AudioDevice(input="airpods")
+    portaudio.devices = [MIC, HEADSET, SPEAKER]
+    named.open()
+    assert (named.input_name, named.notice) == ("Ann's AirPods", "")
+
+
+@pytest.mark.parametrize(("latency", "size"), [("low", 960), ("high", 1920), (0.005, 240)])
+def test_latency_on_core_audio_is_a_block(portaudio: FakePortAudio, latency: str | float, size: int) -> None:
+    """More milliseconds made PortAudio's buffer smaller there: it first takes off what the hardware adds."""
+    device = AudioDevice(latency=latency)
+    device.open()
+    device.start(lambda block: None, lambda block: None)
+    assert portaudio.opened[1].blocksize == size
+    device.close(1)
 
 
 @pytest.mark.parametrize("wish", ["1", 1])
@@ -100,7 +129,7 @@ def test_a_device_chosen_by_its_number_stays_the_same_when_numbers_change(
     portaudio: FakePortAudio, wish: str | int
 ) -> None:
     """Headphones that were plugged in moved the numbers, and the next reopening silently spoke to another device."""
-    device = AudioDevice(output=wish)
+    device = AudioDevice(input="macbook", output=wish)
     device.open()
     assert device.output_name == "MacBook Speakers"
     portaudio.devices.insert(0, HEADSET)
@@ -130,7 +159,7 @@ def test_a_sound_system_that_failed_once_is_asked_again(portaudio: FakePortAudio
     with pytest.raises(MoshiError, match="does not answer: unanticipated host error"):
         device.open()
     device.open()
-    assert portaudio.refreshed == 1
+    assert portaudio.refreshed == 2
 
 
 def test_a_stream_that_hangs_does_not_hold_up_the_end(portaudio: FakePortAudio) -> None:
@@ -155,11 +184,11 @@ def test_portaudio_is_not_restarted_under_a_stream_that_does_not_close(portaudio
     assert not device.close(0.05)
     with pytest.raises(MoshiError, match="do not close yet"):
         device.open()
-    assert portaudio.refreshed == 0
+    assert portaudio.refreshed == 1
     portaudio.hangs.set()
     assert device.close(5)
     device.open()
-    assert portaudio.refreshed == 1
+    assert portaudio.refreshed == 2
 
 
 def test_without_portaudio_the_remedy_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

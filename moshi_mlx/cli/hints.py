@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from ..frame import FRAME_MS
+from ..realtime.listing import is_bluetooth
 
 if TYPE_CHECKING:
     from ..realtime import Statistics
@@ -18,8 +19,7 @@ HEADPHONES = (
 LOUDSPEAKERS = (  # of the brands that make both
     "speak", "pill", "soundbar", "boombox", "lautsprecher", "enceinte", "altavo", "スピーカー", "音箱",
 )  # fmt: skip
-BLUETOOTH = ("airpod", "buds", "beats", "bluetooth", "bluez", "hands-free", "handsfree", "wh-1000", "wf-1000")
-BLUETOOTH_RATE = 16_000  # Hz: no built-in microphone runs as low, a headset's profile for talking does
+CRACKLES = 5  # late callbacks that say nothing yet
 SILENT_S = 2.0  # exact zeros for so long are no quiet room
 LATE_MS = 2 * FRAME_MS  # lag beyond the target that is worth a word
 SLOW_SOUND_MS = 20.0  # of resampling and echo cancellation a frame
@@ -41,9 +41,9 @@ def is_headphone(name: str) -> bool:
 
 def bluetooth_hint(name: str, rate: int) -> str:
     """What a Bluetooth microphone costs; "" for any other microphone. rate 0: not known."""
-    if not any(word in name.casefold() for word in BLUETOOTH) and not 0 < rate <= BLUETOOTH_RATE:
+    if not is_bluetooth(name, rate):
         return ""
-    return "a Bluetooth microphone halves the sound of both directions; better name another one with --input"
+    return "a Bluetooth microphone lowers the sound quality of both directions; choose another one with --input"
 
 
 def permission_hint(platform: str, environ: Mapping[str, str]) -> str:
@@ -67,7 +67,7 @@ def choose_echo(wish: str, output: str, installed: bool) -> tuple[str, str]:
         return "off", "headphones, by their name"
     if installed:
         return "cancel", "loudspeaker, by its name"
-    return "duck", "loudspeaker; `chat --echo cancel` tells how both can talk at once"
+    return "duck", "loudspeaker and no echo canceller; `chat --echo cancel` says how to install one"
 
 
 def slow_stage(now: Statistics) -> str:
@@ -94,6 +94,8 @@ def advice(now: Statistics, live: bool, platform: str, environ: Mapping[str, str
         return permission_hint(platform, environ)
     if slow := slow_stage(now):
         return slow
+    if live and now.flags.get("output_underflow", 0) > max(CRACKLES, now.seconds / 10):
+        return "the loudspeaker was not served in time again and again (it crackles): try --latency 60"
     if live and now.echo == "off" and now.output_name and not is_headphone(now.output_name):
         return "Moshi may hear itself: use headphones, --echo cancel or --push-to-talk"
     return bluetooth_hint(now.input_name, now.input_rate) if live else ""

@@ -44,7 +44,7 @@ class Memory:
 class SessionFactory:
     """Makes one Session from the options of `options.add_model` and `options.add_sampling`.
 
-    on_ready: called with the session before its first frame, on the thread that steps it; what takes long there tells
+    on_ready: called with the session before it is warmed up, on the thread that steps it; what takes long there tells
     the progress.
     """
 
@@ -70,12 +70,11 @@ class SessionFactory:
         args = self._args
         moshi = _load(args.model, args.offline, progress)
         check_hears(moshi)
-        progress("warm up", 0.0)
         session = Session(moshi, args.seed, sampling_from(args, moshi.config.sampling), self._kv_bits)
         limit_memory(nbytes([moshi.lm.parameters(), moshi.mimi.parameters(), leaves(session.state)]))
-        session.warm_up(lambda done: progress("warm up", done))
         if self.on_ready is not None:
             self.on_ready(session, progress)
+        session.warm_up(lambda done: progress("warm up", done))  # last: a GPU that rests for seconds starts slowly
         return session
 
 

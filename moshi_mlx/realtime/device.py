@@ -10,10 +10,11 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from ..frame import MoshiError, Pcm
-from .listing import DeviceInfo, choose_device, list_devices, portaudio
+from .listing import DeviceInfo, built_in, choose_device, list_devices, portaudio
 from .ring import Signal
 
 Block = Callable[[Pcm], None]  # a callback's work on a block (n, channels)
+_BLOCK = {"low": 0.02, "high": 0.04}  # seconds between two callbacks of Core Audio
 _FLAGS = ("input_underflow", "input_overflow", "output_underflow", "output_overflow")
 
 
@@ -56,13 +57,18 @@ class AudioDevice:
     """The microphone and the loudspeaker of this computer, each at its own rate, with the blocks that it likes best.
 
     input, output: a number, a part of a name, or None for the default. When a chosen device has vanished, a reopened
-    AudioDevice takes the default one and says so in `notice`. latency: "low", "high" or seconds, as PortAudio takes it.
+    AudioDevice takes the default one and says so in `notice`; one whose devices were `seen` before, at once. latency:
+    "low", "high" or seconds.
     """
 
     frames: int | None = None
 
     def __init__(
-        self, input: str | int | None = None, output: str | int | None = None, latency: str | float = "low"
+        self,
+        input: str | int | None = None,
+        output: str | int | None = None,
+        latency: str | float = "low",
+        seen: bool = False,
     ) -> None:
         self.input_name = self.output_name = ""
         self.input_rate = self.output_rate = 0
@@ -74,16 +80,17 @@ class AudioDevice:
         self._latency = latency
         self._streams: list[Any] = []
         self._closing: threading.Thread | None = None
-        self._opened = False
+        self._seen = seen
 
     def open(self) -> None:
         if self._closing is not None and self._closing.is_alive():  # PortAudio must not be restarted under a stream
             raise MoshiError(f"{self.input_name} and {self.output_name} do not close yet; unplug one if that goes on")
-        devices = list_devices(refresh=self._opened)
+        self.notice = ""
+        devices = list_devices(refresh=True)  # the list is as old as the program, which may have fetched a model since
         self._input, self._output = self._choose(devices, "input"), self._choose(devices, "output")
         self.input_name, self.output_name = self._input.name, self._output.name
         self.input_rate, self.output_rate = self._input.rate, self._output.rate
-        self._opened = True
+        self._seen = True
 
     def start(self, capture: Block, fill: Block) -> None:
         flags = self.flags
@@ -132,24 +139,39 @@ class AudioDevice:
             wanted = name  # the numbers change when something is plugged in
         try:
             chosen = choose_device(devices, wanted, kind)
+            if wanted is None and kind == "input" and (better := built_in(devices, chosen)) is not None:
+                self.notice = f"{better.name} listens: {chosen.name} would lower the sound quality of both directions"
+                chosen = better
             if str(wanted).isdecimal():
                 self._numbered[kind] = chosen.name
             return chosen
         except MoshiError as error:
-            if not self._opened or wanted is None:
+            if not self._seen or wanted is None:
                 raise
             self.notice = f"{error}; using the default"
             return choose_device(devices, None, kind)
 
     def _stream(self, make: Any, device: DeviceInfo, channels: int, callback: Any) -> Any:
         """Opens in mono if the device can, else in stereo: some devices refuse what they do not have."""
-        like = {"device": device.number, "samplerate": device.rate, "dtype": "float32", "latency": self._latency}
+        like = {"device": device.number, "samplerate": device.rate, "dtype": "float32", "callback": callback}
+        like |= _timing(device, self._latency)
         try:
-            return make(channels=1, callback=callback, blocksize=0, **like)
+            return make(channels=1, **like)
         except portaudio().PortAudioError:
             if channels == 1:
                 raise
-            return make(channels=2, callback=callback, blocksize=0, **like)
+            return make(channels=2, **like)
+
+
+def _timing(device: DeviceInfo, latency: str | float) -> dict[str, Any]:
+    """What PortAudio is asked for. On Core Audio its "low" is a callback every 64 samples, more often than a step
+    lets go of the interpreter, and it counts seconds after it has taken off the hardware's own, which are more than
+    most people ask for. So there the block is named, and the rest left to the system.
+    """
+    if device.host != "Core Audio":
+        return {"latency": latency, "blocksize": 0}
+    seconds = _BLOCK[latency] if isinstance(latency, str) else latency
+    return {"latency": "low", "blocksize": max(1, round(seconds * device.rate))}
 
 
 def _count(flags: dict[str, int], status: Any) -> None:

@@ -1,7 +1,7 @@
 """What sound devices there are, and which of them a person means.
 
 PortAudio learns of new devices only when it is terminated and initialized again, which must not happen while a stream
-lives: `refresh` does it when `AudioDevice.open` reopens.
+lives: `refresh` does it when an `AudioDevice` is opened.
 """
 
 from __future__ import annotations
@@ -11,6 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..frame import MoshiError
+
+BLUETOOTH = ("airpod", "buds", "beats", "bluetooth", "bluez", "hands-free", "handsfree", "wh-1000", "wf-1000")
+BLUETOOTH_RATE = 16_000  # Hz: no built-in microphone runs as low, a headset's profile for talking does
+BUILT_IN = ("macbook", "imac", "built-in", "studio display")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +80,21 @@ def choose_device(devices: list[DeviceInfo], wanted: str | int | None, kind: str
         raise MoshiError(f"there is no audio {kind} device: connect one, or see moshi-mlx devices")
     names = ", ".join(f"{one.number} {one.name}" for one in usable)
     raise MoshiError(f"no audio {kind} device is called {wanted!r}: choose one of {names}")
+
+
+def is_bluetooth(name: str, rate: int) -> bool:
+    """Whether a microphone is one of Bluetooth, by its name or its rate (0: not known)."""
+    return any(word in name.casefold() for word in BLUETOOTH) or 0 < rate <= BLUETOOTH_RATE
+
+
+def built_in(devices: list[DeviceInfo], chosen: DeviceInfo) -> DeviceInfo | None:
+    """A Mac's own microphone where the default is one of Bluetooth: to open that one takes its headset from stereo to
+    the sound of a telephone, and changes the rate of a loudspeaker stream that runs.
+    """
+    if chosen.host != "Core Audio" or not is_bluetooth(chosen.name, chosen.rate):
+        return None
+    own = [one for one in devices if one.inputs and any(word in one.name.casefold() for word in BUILT_IN)]
+    return own[0] if own else None
 
 
 def _default(sd: Any, kind: str) -> int:
