@@ -20,10 +20,10 @@ from .checkpoints import session_file
 from .checkpoints.fingerprint import fingerprint
 from .checkpoints.load import Moshi
 from .frame import FRAME, Codes, MoshiError, Pcm, Reply
-from .models.cache import leaves
 from .models.lm import LmState
 from .models.mimi import MimiState
 from .models.sampling import Sampling, seed_of
+from .models.state import leaves
 
 LOUDEST = 1e3  # a sample beyond is none: 1e38 would leave NaN in the codec's keys, as NaN and ±∞ do
 PRACTICE = 3  # frames: kernels are built in the first, nothing is new in the third

@@ -11,7 +11,7 @@ import numpy as np
 
 from moshi_mlx.cli.screen import View
 from moshi_mlx.cli.transcript import Line
-from moshi_mlx.frame import FRAME, Pcm, Reply
+from moshi_mlx.frame import Pcm, Reply
 from moshi_mlx.realtime import Statistics
 
 LINES = (
@@ -68,9 +68,6 @@ def factory_of(stepper: Echo) -> Callable[[Callable[[str, float | None], None]],
         return stepper
 
     return make
-
-
-SILENCE = np.zeros(FRAME, np.float32)
 
 
 def busy() -> View:

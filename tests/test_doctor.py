@@ -73,7 +73,7 @@ def test_a_person_reads_what_fits_and_why_not(
     shown = capsys.readouterr().out
     assert "Take moshiko-q4: 7.8 of 11.0 GB" in shown
     assert "41 ms a frame at the start, 54 of 80" in shown
-    assert "moshiko-bf16 needs 18.4 GB, and 11.0 GB may be used" in shown
+    assert "moshiko-bf16 needs 18.4 GB, but only 11.0 GB can be used" in shown
     assert "moshiko-q8" in shown
     assert "4.94 to 6.52" in shown
 

@@ -58,7 +58,7 @@ def test_what_will_not_run_is_said_before_it_is_fetched(
     monkeypatch.setattr("moshi_mlx.checkpoints.locate.get", get)
     assert main([str(tmp_path / "new") if word == "NEW" else word for word in words]) == 1
     assert len(before) == 1
-    assert "moshiko-q4 needs 7.8 GB, and 5.3 GB may be used" in before[0]
+    assert "moshiko-q4 needs 7.8 GB, but only 5.3 GB can be used" in before[0]
     assert "`moshi-mlx doctor`" in before[0]
     assert len(before[0].splitlines()) == 1
 
@@ -93,7 +93,7 @@ def test_only_what_is_known_not_to_run_is_warned_of(
 @pytest.mark.parametrize(
     ("machine", "says"),
     [
-        (LARGE, "`moshi-mlx run --model moshiko-q8` (8.2 GB, asked for once)"),
+        (LARGE, "`moshi-mlx run --model moshiko-q8` (a download of 8.2 GB, once)"),
         (SMALL, "will not talk in real time on this machine: `moshi-mlx doctor`"),
         (PROCESSOR, "will not talk in real time on this machine: `moshi-mlx doctor`"),
     ],

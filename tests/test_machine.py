@@ -47,7 +47,7 @@ def test_the_right_checkpoint_for_each_machine(here: Machine, name: str | None, 
 def test_a_refusal_gives_the_figure_that_says_why() -> None:
     """ "Not supported" convinces nobody, and nobody learns what to buy."""
     assert "needs 7." in verdict(machine(8, 68), MOSHI)
-    assert "5.3 GB may be used" in verdict(machine(8, 68), MOSHI)
+    assert "5.3 GB can be used" in verdict(machine(8, 68), MOSHI)
     slow = verdict(machine(16, 68), MOSHI)
     assert "85 ms at 68 GB/s" in slow
     assert "8 bits" in slow

@@ -12,8 +12,8 @@ from conftest import FIXTURES, Arrays
 
 from moshi_mlx.checkpoints.load import load_codec
 from moshi_mlx.frame import FRAME, MoshiError
-from moshi_mlx.models.cache import leaves
 from moshi_mlx.models.mimi import Mimi
+from moshi_mlx.models.state import leaves
 
 LATENTS, PCM = 1e-4, 5e-5  # spec, mimi.md section 6
 

@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moshi_mlx.frame import MoshiError
-from moshi_mlx.models.cache import TransformerState, leaves, plain, replace_plain
-from moshi_mlx.models.cache import replace as put
+from moshi_mlx.models.cache import TransformerState
 from moshi_mlx.models.config import LmConfig, TransformerConfig
 from moshi_mlx.models.delays import Columns, shift, unshift
 from moshi_mlx.models.sampling import Sampling, choose, penalise
+from moshi_mlx.models.state import leaves, plain, set_leaves, set_plain
 
 HEADS, KV, SIZE = 4, 2, 8
 
@@ -53,12 +53,12 @@ def test_state_is_a_tree() -> None:
     state = TransformerState.make(config, 1, 1, mx.float32)
     before, values = leaves(state), plain(state)
     assert len(before) == 2 * 3 + 1
-    put(state, [mx.full(leaf.shape, n, leaf.dtype) for n, leaf in enumerate(before)])
-    replace_plain(state, [n for n, _ in enumerate(values)])
+    set_leaves(state, [mx.full(leaf.shape, n, leaf.dtype) for n, leaf in enumerate(before)])
+    set_plain(state, [n for n, _ in enumerate(values)])
     assert [leaf.reshape(-1)[0].item() for leaf in leaves(state)] == list(range(7))
     assert plain(state) == list(range(len(values)))
     with pytest.raises(ValueError):
-        put(state, before[:-1])
+        set_leaves(state, before[:-1])
 
 
 CONFIGS = st.builds(

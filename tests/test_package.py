@@ -16,7 +16,7 @@ import pytest
 import moshi_mlx
 
 PACKAGE = Path(moshi_mlx.__file__).parent
-# Part of the package → parts it may import at module level or later (DESIGN: imports point down only).
+# Part of the package → parts it may import at module level or later (imports point down only).
 MAY = {
     "frame": set(),
     "models": {"frame"},

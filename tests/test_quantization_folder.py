@@ -19,14 +19,14 @@ import pytest
 from quantization_kit import BASE, FIXTURES, HIBIKI, NARROW, make, make_source
 
 import moshi_mlx
+from moshi_mlx.checkpoints import new_folder
 from moshi_mlx.checkpoints.codec_config import mimi_config
 from moshi_mlx.checkpoints.config_file import moshi_config
+from moshi_mlx.checkpoints.describe import describe, describe_codec
 from moshi_mlx.checkpoints.load import load_codec, open_checkpoint
 from moshi_mlx.frame import MoshiError
 from moshi_mlx.models.config import LmConfig, MimiConfig, MoshiConfig
-from moshi_mlx.quantization import folder as folder_module
 from moshi_mlx.quantization import job
-from moshi_mlx.quantization.describe import describe, describe_codec
 from moshi_mlx.quantization.job import quantize
 from moshi_mlx.quantization.work import Calibration
 
@@ -42,13 +42,13 @@ def test_a_codec_inside_the_weights_is_written_out(tmp_path: Path) -> None:
     """Guards against DEST without a codec, or with another one, where the source is one of transformers' files, which
     hold everything."""
     files = open_checkpoint(hf_kit.write_moshi(tmp_path / "hf"))
-    names = folder_module.companions(files, "model.safetensors")
+    names = new_folder.companions(files, "model.safetensors")
     made = tmp_path / "out"
     made.mkdir()
-    folder_module.write_companions(files, names, made)
+    new_folder.write_companions(files, names, made)
     size = sum((made / name).stat().st_size for _, name in names.values())
-    assert 0.9 * size < folder_module.companions_size(files, names) < size
-    raw = folder_module.config_json(files, "model.safetensors", names, {})
+    assert 0.9 * size < new_folder.companions_size(files, names) < size
+    raw = new_folder.config_json(files, "model.safetensors", names, {})
     assert (raw["mimi_name"], raw["mimi_config_name"]) == ("mimi.safetensors", "mimi.json")
     codec = mimi_config(json.loads((made / "mimi.json").read_text()), "mimi.json")
     assert moshi_config(raw, "config.json", codec) == files.config

@@ -14,7 +14,7 @@ from session_kit import talk
 import moshi_mlx
 from moshi_mlx import FRAME, MoshiError, Sampling, Session
 from moshi_mlx.checkpoints.load import Moshi
-from moshi_mlx.models.cache import leaves
+from moshi_mlx.models.state import leaves
 
 GREEDY = Sampling(text_temperature=0, audio_temperature=0)
 

@@ -21,11 +21,12 @@ from moshi_mlx.cli.bench_random import random_moshi
 from moshi_mlx.cli.bench_time import fill, noise
 from moshi_mlx.frame import FRAME, Reply
 from moshi_mlx.models import memory
-from moshi_mlx.models.cache import TransformerState, leaves
+from moshi_mlx.models.cache import TransformerState
 from moshi_mlx.models.compiled import Compiled
 from moshi_mlx.models.config import DepthConfig, LmConfig, TransformerConfig
 from moshi_mlx.models.lm import Lm
 from moshi_mlx.models.sampling import kth_largest
+from moshi_mlx.models.state import leaves
 from moshi_mlx.quantization.calibration import converse
 from moshi_mlx.session import SessionState
 

@@ -24,9 +24,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from moshi_mlx.checkpoints.known import MOSHI_MIMI, MOSHI_TOKENIZER
 from moshi_mlx.checkpoints.meter import Meter
+from moshi_mlx.checkpoints.writer import Spec, TensorWriter
 from moshi_mlx.models.config import LmConfig, MimiConfig
 from moshi_mlx.models.lm import Lm
-from moshi_mlx.quantization.writer import Spec, TensorWriter
 
 FIXTURES = Path(__file__).parents[1] / "tests" / "fixtures"
 Shape = tuple[int, ...]

@@ -9,7 +9,7 @@ import json
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace as changed
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +17,8 @@ import mlx.core as mx
 import numpy as np
 
 from ..frame import MoshiError
-from ..models.cache import leaves, plain, replace, replace_plain
 from ..models.config import LmConfig
+from ..models.state import leaves, plain, set_leaves, set_plain
 from .header import read_header
 from .load import read_tensors
 
@@ -63,8 +63,8 @@ def fill(state: SessionState, path: Path, values: list[Any]) -> None:
     values = [bytes.fromhex(new) if isinstance(was, bytes) else new for was, new in pairs]
     if any(type(new) is not type(was) for (was, _), new in zip(pairs, values, strict=True)):
         raise ValueError("values of another state")
-    replace(state, arrays)
-    replace_plain(state, values)
+    set_leaves(state, arrays)
+    set_plain(state, values)
 
 
 def check(state: SessionState, fresh: SessionState, config: LmConfig) -> None:
@@ -75,7 +75,7 @@ def check(state: SessionState, fresh: SessionState, config: LmConfig) -> None:
     rings = all(
         0 <= part.offset < 2 * MAX_FRAMES
         and part.position.item() == part.offset
-        and plain(part) == plain(changed(empty, offset=part.offset))
+        and plain(part) == plain(replace(empty, offset=part.offset))
         for part, empty in zip(parts, new, strict=True)
     )
     tokens, recent = np.array(state.lm.columns.tokens), np.array(state.lm.recent)

@@ -189,7 +189,7 @@ def _time_lines(report: Report) -> list[str]:
         f"a frame: {report['evaluations']} evaluation, {report['host_reads']} host read, "
         f"{report['traces']} traces after warm-up",
         "primitives            " + ", ".join(f"{part} {count}" for part, count in report["primitives"].items()),
-        "  of them no views    " + ", ".join(f"{part} {count}" for part, count in report["kernels"].items()),
+        "  of which kernels    " + ", ".join(f"{part} {count}" for part, count in report["kernels"].items()),
         f"bandwidth             {bandwidth['achieved'] / GB:.2f} GB/s of {bandwidth['copy'] / GB:.2f} measured for a "
         f"copy: {bandwidth['share']:.0%}",
     ]

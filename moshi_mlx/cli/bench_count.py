@@ -20,9 +20,10 @@ from mlx import nn
 from .. import session as session_module
 from ..checkpoints.load import Moshi
 from ..frame import FRAME
-from ..models.cache import TransformerState, leaves
+from ..models.cache import TransformerState
 from ..models.depth import LowRankEmbedding
 from ..models.memory import nbytes
+from ..models.state import leaves
 from ..session import Session, SessionState
 
 # What only renames memory: no kernel is launched for it.

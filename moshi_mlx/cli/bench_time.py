@@ -14,8 +14,9 @@ import mlx.core as mx
 import numpy as np
 
 from ..frame import FRAME
-from ..models.cache import TransformerState, leaves
+from ..models.cache import TransformerState
 from ..models.compiled import Compiled
+from ..models.state import leaves
 from ..session import Session
 
 STAGES = ("encode", "temporal", "depth", "decode")

@@ -120,7 +120,7 @@ def _live(args: argparse.Namespace, device: Device) -> Live:
     from .stepper import SessionFactory, facts_of, memory
 
     hears, installed = args.device is None, cancels()
-    factory = SessionFactory(args, kv_bits=args.kv_bits)
+    factory = SessionFactory(args)
     live = Live(
         device,
         factory,

@@ -1,4 +1,4 @@
-"""Will Moshi run on this machine, and with which checkpoint? Works without a model, a microphone and a network.
+"""Will Moshi run on this machine, and with which checkpoint? Works without a model, a microphone or a network.
 
 Checks MLX's kernels against NumPy, measures the memory bandwidth, predicts what a frame of each known checkpoint costs,
 and looks for disk space, sound devices, the microphone's permission and weights that are here already.
@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Looks at everything, then says what follows. Status 1 if MLX calculates wrongly here."""
+    """Looks at everything, then says what follows. Status 1 if MLX gives wrong results here."""
     from rich.console import Console
 
     from . import examine

@@ -39,4 +39,4 @@ def real_model(command: str) -> str:
     if best is None:
         return "The real one will not talk in real time on this machine: `moshi-mlx doctor` says why."
     size = BY_ALIAS[best.name].gigabytes
-    return f"The real one: `moshi-mlx {command} --model {best.name}` ({size:.1f} GB, asked for once)."
+    return f"The real one: `moshi-mlx {command} --model {best.name}` (a download of {size:.1f} GB, once)."

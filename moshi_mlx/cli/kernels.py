@@ -52,7 +52,7 @@ def complain(errors: Mapping[str, float]) -> str:
     """What is wrong and what to do, "" if nothing is."""
     wrong = ", ".join(f"{name} is off by {error:.0%}" for name, error in errors.items() if not error <= TOLERANCE)
     return (
-        f"MLX calculates wrongly on this machine ({wrong}): try another version of mlx, and report it" if wrong else ""
+        f"MLX gives wrong results on this machine ({wrong}): try another version of mlx, and report it" if wrong else ""
     )
 
 

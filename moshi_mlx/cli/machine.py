@@ -74,12 +74,12 @@ def forecast(machine: Machine, needs: Needs, kv_bits: int | None = None) -> Fore
         grade, problem = "no GPU", "needs a GPU"
     elif memory > machine.working_set:
         grade = "too large"
-        problem = f"needs {memory / GB:.1f} GB, and {machine.working_set / GB:.1f} GB may be used"
+        problem = f"needs {memory / GB:.1f} GB, but only {machine.working_set / GB:.1f} GB can be used"
     elif ms_full > SHARE * FRAME_MS:
         grade = "too slow"
         problem = (
             f"reads {full / GB:.1f} GB a frame with a full window, {ms_full:.0f} ms at {machine.bandwidth / GB:.0f} "
-            f"GB/s, and {SHARE * FRAME_MS:.0f} of {FRAME_MS:.0f} ms are for that"
+            f"GB/s, but only {SHARE * FRAME_MS:.0f} of {FRAME_MS:.0f} ms are there for that"
         )
     return Forecast(needs.name, kv_bits, needs.frame, full, ms_start, ms_full, memory, grade, problem)
 

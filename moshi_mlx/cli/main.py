@@ -31,7 +31,7 @@ COMMANDS = {
     "doctor": "will it run here, and with which weights",
     "bench": "milliseconds, memory and bandwidth of each stage",
     "models": "what is known, what is on disk; get, verify, merge",
-    "quantize": "make 8-, 6-, 4-, 3-bit and mixed checkpoints, with proof",
+    "quantize": "make 8-, 6-, 4-, 3-bit and mixed checkpoints, with the measured loss",
     "text": "Helium, the text model",
 }
 

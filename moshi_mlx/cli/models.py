@@ -127,7 +127,7 @@ def _verify(args: argparse.Namespace) -> int:
 
 
 def _merge(args: argparse.Namespace) -> int:
-    from .merging import merge_to
+    from ..checkpoints.merging import merge_to
 
     if args.output is None:
         raise UsageError("where to? moshi-mlx models merge LORA --base MODEL -o FOLDER")

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from ..session import Session
 
 MAX_TAKES = 100
-LAST_SILENCE = 1.5  # seconds that Moshi is silent at the end
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -128,7 +127,7 @@ def _take(session: Session, lines: Sequence[Line], folder: Path, info: SessionIn
 
     from ..recording.finish import finish
     from ..recording.recorder import Recorder
-    from ..recording.script import Line, perform
+    from ..recording.script import LAST_SILENCE, Line, perform
 
     script = perform(lines if lines[-1].kind == "wait" else [*lines, Line("wait", LAST_SILENCE)])
     total = sum(len(line.frames) for line in lines) / FRAME_RATE + sum(line.seconds for line in lines)

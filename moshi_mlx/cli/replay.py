@@ -133,7 +133,7 @@ def _session(args: argparse.Namespace, recording: Recording) -> tuple[Session, S
         forewarn(source, offline=args.offline)
         moshi = load(source, offline=args.offline)
     try:
-        sampling = Sampling(**info.sampling)
+        sampling = Sampling(**dict[str, Any](info.sampling))
     except TypeError:
         raise MoshiError(f"{recording.folder} was sampled in a way that this program does not know") from None
     lm = moshi.config.lm

@@ -48,20 +48,16 @@ class SessionFactory:
     the progress.
     """
 
-    def __init__(
-        self,
-        args: argparse.Namespace,
-        *,
-        kv_bits: int | None = None,
-        on_ready: Callable[[Session, Progress], None] | None = None,
-    ) -> None:
-        self._args, self._kv_bits, self.on_ready = args, kv_bits, on_ready
+    on_ready: Callable[[Session, Progress], None] | None = None
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self._args = args
 
     def __call__(self, progress: Progress) -> Session:
         """Loads, warms up, makes the session."""
         progress("self-test", None)
-        from ..models.cache import leaves
         from ..models.memory import limit_memory, nbytes
+        from ..models.state import leaves
         from ..session import Session
         from .kernels import complain, kernel_errors
 
@@ -70,7 +66,7 @@ class SessionFactory:
         args = self._args
         moshi = _load(args.model, args.offline, progress)
         check_hears(moshi)
-        session = Session(moshi, args.seed, sampling_from(args, moshi.config.sampling), self._kv_bits)
+        session = Session(moshi, args.seed, sampling_from(args, moshi.config.sampling), args.kv_bits)
         limit_memory(nbytes([moshi.lm.parameters(), moshi.mimi.parameters(), leaves(session.state)]))
         if self.on_ready is not None:
             self.on_ready(session, progress)

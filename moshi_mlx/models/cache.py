@@ -1,13 +1,9 @@
-"""Streaming state: key/value rings that own position and mask, and the tree of arrays that a state is.
-
-A state is a dataclass of arrays, plain numbers, further states and lists of them, changed in place. `leaves` lists
-its arrays in a fixed order and `replace` puts others in their stead, for evaluation, saving and `mx.compile`.
-"""
+"""Key/value rings, which own position and mask: what a transformer remembers from frame to frame."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import mlx.core as mx
@@ -17,56 +13,6 @@ from ..frame import MoshiError
 from .config import TransformerConfig
 
 READ_LEAST = 256  # before a ring has filled, attention reads its used part, rounded up to this many slots times 2ⁿ
-
-
-def _slots(state: Any) -> Iterator[tuple[Any, Any, Any]]:
-    """(owner, field name or list index, value) of every leaf that is not a state itself."""
-    items: Any = (
-        [(f.name, getattr(state, f.name)) for f in fields(state)] if is_dataclass(state) else list(enumerate(state))
-    )
-    for key, value in items:
-        if is_dataclass(value) or isinstance(value, list):
-            yield from _slots(value)
-        else:
-            yield state, key, value
-
-
-def leaves(state: Any) -> list[mx.array]:
-    """All arrays of a state, in a fixed order."""
-    return [value for _, _, value in _slots(state) if isinstance(value, mx.array)]
-
-
-def plain(state: Any) -> list[Any]:
-    """All plain values of a state (numbers, strings, bytes, None), in a fixed order."""
-    return [value for _, _, value in _slots(state) if not isinstance(value, mx.array)]
-
-
-def _put(state: Any, values: list[Any], wanted: Callable[[Any], bool]) -> None:
-    slots = [(owner, key) for owner, key, value in _slots(state) if wanted(value)]
-    for (owner, key), value in zip(slots, values, strict=True):
-        if isinstance(owner, list):
-            owner[key] = value
-        else:
-            setattr(owner, key, value)
-
-
-def twin(state: Any) -> Any:
-    """A state of its own with the same leaves."""
-    if isinstance(state, list):
-        return [twin(value) for value in state]
-    if is_dataclass(state) and not isinstance(state, type):
-        return type(state)(**{field.name: twin(getattr(state, field.name)) for field in fields(state)})
-    return state
-
-
-def replace(state: Any, arrays: list[mx.array]) -> None:
-    """Puts `arrays` where `leaves` found the old ones."""
-    _put(state, arrays, lambda value: isinstance(value, mx.array))
-
-
-def replace_plain(state: Any, values: list[Any]) -> None:
-    """Puts `values` where `plain` found the old ones."""
-    _put(state, values, lambda value: not isinstance(value, mx.array))
 
 
 @dataclass
@@ -161,7 +107,8 @@ def _cut(ring: mx.array, used: int) -> mx.array:
 
 
 def write(ring: mx.array, new: mx.array, step: Step) -> mx.array:
-    """`ring` with `new` at the slots of the step. In place when nobody else holds the ring (DESIGN.md, State)."""
+    """`ring` with `new` at the slots of the step. In place unless somebody else holds the ring:
+    then MLX copies it, gigabytes a second."""
     if step.whole:
         return mx.slice_update(ring, new, step.slot, axes=(2,))
     ring[:, :, (step.slot + mx.arange(new.shape[2])) % ring.shape[2]] = new

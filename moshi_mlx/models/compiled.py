@@ -14,7 +14,7 @@ from weakref import WeakMethod
 
 import mlx.core as mx
 
-from .cache import leaves, replace, twin
+from .state import leaves, set_leaves, twin
 
 
 class Compiled:
@@ -39,7 +39,7 @@ class Compiled:
         if key not in self._traced:
             self._traced[key] = self._compile(twin(state), options)
         result, new = self._traced[key](leaves(state), *arrays)
-        replace(state, new)
+        set_leaves(state, new)
         ring.offset += self._steps
         return result
 
@@ -56,14 +56,14 @@ class Compiled:
     def _compile(self, model: Any, options: dict[str, Hashable]) -> Callable[..., Any]:
         """A compiled function of leaves and arrays → (result, new leaves). model: a state with the plain values of
         this way, to be kept."""
-        replace(model, [mx.array(0)] * len(leaves(model)))  # a trace must not keep a conversation's arrays alive
+        set_leaves(model, [mx.array(0)] * len(leaves(model)))  # a trace must not keep a conversation's arrays alive
         owner: Any = self._function.__self__
         mx.eval(owner.parameters())  # a weight that is still lazy would be made anew in every call
 
         def run(old: list[mx.array], *arrays: mx.array | None) -> tuple[Any, list[mx.array]]:
             self.traces += 1
             state = twin(model)
-            replace(state, old)
+            set_leaves(state, old)
             result = self._function(state, *arrays, **options)
             return result, leaves(state)
 

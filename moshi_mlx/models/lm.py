@@ -76,8 +76,7 @@ class Lm(nn.Module):
         self.transformer = Transformer(config.transformer)
         self.out_norm = nn.RMSNorm(width, eps=RMS_EPS)
         self.text_linear = nn.Linear(width, config.text_card_out, bias=False)
-        if config.dep_q:
-            self.depformer = Depth(config)
+        self.depformer = Depth(config)
         if config.conditioners:
             self.condition_provider = ConditionProvider(config)
         self.live = Compiled(self._step, 1)
@@ -190,9 +189,8 @@ class Lm(nn.Module):
         for start in range(0, total, PIECE):
             z = self.temporal(inputs[..., start : start + PIECE], state, condition)
             texts.append(self.text_linear(z).astype(mx.float32))
-            if config.dep_q:
-                audios.append(self._forced(z, targets[..., start : start + PIECE]))
-            mx.eval(texts[-1], audios[-1:])
+            audios.append(self._forced(z, targets[..., start : start + PIECE]))
+            mx.eval(texts[-1], audios[-1])
         text, audio = mx.concatenate(texts, axis=1), mx.concatenate(audios, axis=2)
         audio, there = unshift(audio, config.delays[1 : 1 + config.dep_q])
         known = codes >= 0

@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..frame import FRAME, Pcm
-from ..models.cache import leaves
 from ..models.lm import Lm
 from ..models.mimi import Mimi
 from ..models.sampling import Sampling
+from ..models.state import leaves
 from .measure import Codes
 
 SEQUENCES, FRAMES = 4, 125  # side by side; 10 s each

@@ -7,7 +7,7 @@ restored first. Memory holds one matrix of the source and a block of rows of the
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import mlx.core as mx
@@ -16,14 +16,14 @@ from mlx import nn
 from mlx.utils import tree_flatten
 
 from ..checkpoints.names import split_audio_tables
+from ..checkpoints.transfer import Progress
+from ..checkpoints.writer import Spec, TensorWriter
 from ..models.lm import Lm
 from .formats import Format, Plan
-from .writer import Spec, TensorWriter
 
 BLOCK = 1 << 23  # weights worked on at once
 SAMPLE = 1 << 20  # weights of a matrix that its error is measured on
 DTYPE = mx.bfloat16
-Progress = Callable[[str, int, int], None]  # file, bytes written, bytes in all
 
 
 def restored(lm: Lm) -> dict[str, mx.array]:

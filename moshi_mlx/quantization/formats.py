@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from mlx import nn
 
@@ -142,3 +143,21 @@ def kv_bytes(config: LmConfig, bits: int | None, frames: int | None = None) -> i
         return values * KEPT_BYTES
     group = kv_group(trunk.head_size)
     return 0 if group is None else values * bits // 8 + values // group * SCALE_BYTES
+
+
+def quantization_object(recipe: str, plan: Mapping[str, Format], kept: list[str]) -> dict[str, Any]:
+    """What config.json says about the weights: the format of most matrices, then every exception by its name in the
+    file. Our own loader goes by the tensors themselves.
+    """
+    formats = list(plan.values())
+    most = max(sorted(set(formats)), key=formats.count)
+    other: dict[str, Any] = {
+        name: {"bits": how.bits, "group_size": how.group} for name, how in plan.items() if how != most
+    }
+    return {
+        "recipe": recipe,
+        "mode": "affine",
+        "bits": most.bits,
+        "group_size": most.group,
+        "exceptions": other | dict.fromkeys(kept, False),
+    }

@@ -14,22 +14,22 @@ from typing import Any
 import mlx.core as mx
 
 from ..checkpoints.load import load
-from ..frame import MoshiError
-from . import auto
-from .calibration import Say
-from .convert import Progress, convert, file_plan, specs
-from .folder import (
+from ..checkpoints.new_folder import (
     check_space,
     companions,
     companions_size,
     config_json,
     destination,
-    quantization_object,
     write_companions,
     write_json,
     write_text,
 )
-from .formats import Plan
+from ..checkpoints.transfer import Progress
+from ..frame import MoshiError
+from . import auto
+from .calibration import Say
+from .convert import convert, file_plan, specs
+from .formats import Plan, quantization_object
 from .measure import compare, logits
 from .plot import Point, drawing
 from .recipes import AUTO, RECIPES, SMALLEST, WEIGHTS, plan

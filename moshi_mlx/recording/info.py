@@ -80,7 +80,7 @@ def read_info(folder: Path) -> SessionInfo:
         raise MoshiError(f"{path} is not of the format {FORMAT!r}: it is damaged, or a newer program made it")
     for name in (item.name for item in fields(SessionInfo)):
         if name in values and not _VALID[name](values[name]):
-            raise MoshiError(f"{path}: {name} is {str(values[name])[:60]!r}, which cannot be: the file is damaged")
+            raise MoshiError(f"{path}: {name} is {str(values[name])[:60]!r}, which is not valid: the file is damaged")
     try:
         return SessionInfo(**{item.name: values[item.name] for item in fields(SessionInfo) if item.name in values})
     except TypeError as error:

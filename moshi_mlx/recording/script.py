@@ -27,6 +27,7 @@ MAX_LINES = 10_000
 MAX_WORDS_BYTES = 10_000
 PATIENCE = 4.0  # seconds in which Moshi may begin to answer before the script goes on
 MONOLOGUE = 30.0  # seconds after which the script no longer waits for Moshi
+LAST_SILENCE = 1.5  # seconds for which Moshi is silent when a turn, or the recording, is over
 HOLD = 0.4  # seconds of quiet inside Moshi's speech that do not end it
 SILENCE = np.zeros(FRAME, np.float32)
 LOUD = 10 ** (-38 / 20)  # of full scale; the silence of a small codec hums at −46 dB
@@ -91,9 +92,9 @@ def parse_script(path: Path, read: Callable[[Path], Sequence[Pcm]]) -> list[Line
     return lines
 
 
-def in_turn(said: Sequence[Line], silence: float = 1.5) -> list[Line]:
+def in_turn(said: Sequence[Line]) -> list[Line]:
     """Several sound files as a polite conversation: after each, Moshi answers and has been silent for a while."""
-    return [line for item in said for line in (item, Line("wait", silence))]
+    return [line for item in said for line in (item, Line("wait", LAST_SILENCE))]
 
 
 def perform(lines: Sequence[Line]) -> Performance:

@@ -125,12 +125,9 @@ class TurnTaking:
         return {"summary": self.summary(), **asdict(self)}
 
 
-def analyze_levels(
-    levels: Levels, activity: ActivityParameters | None = None, turns: TurnParameters | None = None
-) -> TurnTaking:
+def analyze_levels(levels: Levels) -> TurnTaking:
     """Levels of a stereo recording → its turn-taking; the parameters of both steps are kept in the result."""
-    activity = activity or ActivityParameters()
-    turns = turns or TurnParameters()
+    activity, turns = ActivityParameters(), TurnParameters()
     units = {side: find_speech(levels.level[:, lane], levels.block, activity) for lane, side in enumerate(SIDES)}
     return take_turns(units, levels.seconds, turns, {**asdict(activity), **asdict(turns), "block": levels.block})
 

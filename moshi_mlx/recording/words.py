@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from ..frame import FRAME_RATE
+from .activity import Span
 from .folder import Piece
 from .recorder import TEXT_LEAD
 
@@ -32,7 +33,6 @@ class Word:
 
 
 Cue = Sequence[Word]
-Span = tuple[float, float]
 
 
 def words_of(pieces: Sequence[Piece], speech: Sequence[Span] = ()) -> list[Word]:

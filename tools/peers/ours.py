@@ -16,9 +16,9 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from moshi_mlx.checkpoints.config_file import moshi_config, read_json
 from moshi_mlx.checkpoints.load import load_mimi, make_lm, read_tensors
 from moshi_mlx.cli.bench_count import primitives
-from moshi_mlx.models.cache import leaves
 from moshi_mlx.models.config import MimiConfig
 from moshi_mlx.models.sampling import Sampling
+from moshi_mlx.models.state import leaves
 
 folder, work, frames = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 facts = {"version": f"this tree, mlx {version('mlx')}"}

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..checkpoints.config_file import gate_width
 from ..frame import FRAME, RATE
 from ..models.config import ConditionerConfig, MimiConfig, MoshiConfig, TransformerConfig
+from .config_file import gate_width
 
 
 def describe(config: MoshiConfig) -> dict[str, Any]:

@@ -16,11 +16,10 @@ from typing import Any
 
 import mlx.core as mx
 
-from ..checkpoints.hf_names import CODEC, is_hf_mimi, mimi_from_hf
-from ..checkpoints.load import Files, read_weights
 from ..frame import MoshiError
 from .describe import describe, describe_codec
-from .formats import Format
+from .hf_names import CODEC, is_hf_mimi, mimi_from_hf
+from .load import Files, read_weights
 from .writer import TensorWriter, disk_error
 
 _LORA = ("lora", "lora_name", "lora_rank", "lora_scaling")  # merged into the weights that were read
@@ -145,21 +144,3 @@ def config_json(
     result = describe(files.config) | {key: value for key, value in raw.items() if key not in _LORA}
     result |= {"moshi_name": weights} | {_KINDS[kind][0]: name for kind, (_, name) in names.items()}
     return result | {"quantization": quantization}
-
-
-def quantization_object(recipe: str, plan: Mapping[str, Format], kept: list[str]) -> dict[str, Any]:
-    """What config.json says about the weights: the format of most matrices, then every exception by its name in the
-    file. Our own loader goes by the tensors themselves.
-    """
-    formats = list(plan.values())
-    most = max(sorted(set(formats)), key=formats.count)
-    other: dict[str, Any] = {
-        name: {"bits": how.bits, "group_size": how.group} for name, how in plan.items() if how != most
-    }
-    return {
-        "recipe": recipe,
-        "mode": "affine",
-        "bits": most.bits,
-        "group_size": most.group,
-        "exceptions": other | dict.fromkeys(kept, False),
-    }

@@ -8,15 +8,15 @@ from pathlib import Path
 import mlx.core as mx
 from mlx.utils import tree_flatten
 
-from ..checkpoints.companions import LORA
-from ..checkpoints.fields import Fields
-from ..checkpoints.load import Files, make_lm, open_checkpoint, read_tensors, read_weights
-from ..checkpoints.locate import Located, address_of, locate, one_file
-from ..checkpoints.lora import SCALING, is_lora
-from ..checkpoints.meter import Meter
-from ..checkpoints.names import split_audio_tables
 from ..frame import MoshiError
-from ..quantization.folder import (
+from .companions import LORA
+from .fields import Fields
+from .load import Files, make_lm, open_checkpoint, read_tensors, read_weights
+from .locate import Located, address_of, locate, one_file
+from .lora import SCALING, is_lora
+from .meter import Meter
+from .names import split_audio_tables
+from .new_folder import (
     check_space,
     companions,
     companions_size,
@@ -25,7 +25,7 @@ from ..quantization.folder import (
     write_companions,
     write_json,
 )
-from ..quantization.writer import TensorWriter
+from .writer import TensorWriter
 
 WEIGHTS = "model.safetensors"
 
