@@ -16,7 +16,9 @@ PAGES = [
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",
     ROOT / "weights" / "README.md",
+    ROOT / "weights" / "tiny" / "README.md",
     ROOT / "tests/fixtures/README.md",
+    ROOT / "tools/train_tiny/README.md",
 ]
 
 
@@ -48,6 +50,23 @@ def test_links_and_files_exist(page: Path) -> None:
     named = re.findall(r"`((?:moshi_mlx|tools|tests|weights|examples)/[\w/.]*)", text)
     assert [link for link in links if not (page.parent / link).exists()] == []
     assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+def test_every_tool_is_named() -> None:
+    """A tool that no page names is found by nobody, and written a second time."""
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    assert [path.name for path in (ROOT / "tools").glob("[a-z]*.py") if f"`tools/{path.name}" not in text] == [
+        "reference_form.py"  # what two of them share
+    ]
+
+
+def test_what_docstrings_cite_exists() -> None:
+    """They cited a document that no clone had."""
+    sources = "".join(path.read_text() for part in ("moshi_mlx", "tools") for path in (ROOT / part).rglob("*.py"))
+    cited = re.findall(r"\(spec[,:] (\w+\.md)(?: sections? (\d+))?", sources)
+    assert len(cited) > 15
+    for name, section in cited:
+        assert f"## {section}" in (ROOT / "spec" / name).read_text(), (name, section)
 
 
 def test_commands_are_those_of_the_program() -> None:

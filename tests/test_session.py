@@ -99,7 +99,7 @@ def test_memory_is_flat_for_ever(load: Callable) -> None:
     assert mx.get_active_memory() <= active + 4096
     # Which buffers live at once hangs on MLX's threads, and with it a frame's peak, by up to 85 kB; what grows with the
     # frames lifts the lowest peaks too. A history of 68 bytes a frame is 190 kB.
-    assert np.quantile(peaks[-200:], 0.1) <= max(peaks[:200])
+    assert np.quantile(peaks[-200:], 0.1) <= max(peaks[:200]) + 85_000
     assert [leaf.shape for leaf in leaves(session.state)] == shapes
 
 

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
+from ..recording.compare import milliseconds
+from ..recording.turns import SPEAKERS
+
 if TYPE_CHECKING:
     from ..recording.finish import Understood
     from ..recording.turns import TurnTaking
-
-NAMES = {"user": "You", "moshi": "Moshi"}
 
 
 def print_comparison(found: Mapping[str, Understood]) -> None:
@@ -31,8 +32,8 @@ def print_report(turns: TurnTaking) -> None:
     """One recording: a side a column, then what belongs to both, then the parameters."""
     figures = turns.summary()
     console = Console(highlight=False)
-    sides = [figures[side] for side in NAMES]
-    table = Table(f"{turns.seconds:.1f} s", *NAMES.values())
+    sides = [figures[side] for side in SPEAKERS]
+    table = Table(f"{turns.seconds:.1f} s", *SPEAKERS.values())
     for name, key, show in (
         ("speaks", "speaking_seconds", seconds),
         ("share of the time", "speaking_share", share),
@@ -68,8 +69,3 @@ def seconds(value: float) -> str:
 def share(value: float) -> str:
     """0.25 → 25 %."""
     return f"{value:.0%}"
-
-
-def milliseconds(value: float | None) -> str:
-    """0.25 → 250 ms; nothing where there is nothing."""
-    return "–" if value is None else f"{value * 1_000:.0f} ms"

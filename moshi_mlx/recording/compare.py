@@ -10,12 +10,12 @@ from .finish import Understood
 ROWS: dict[str, Callable[[Understood, dict[str, Any]], str]] = {
     "Moshi's words": lambda found, figures: str(len(found.words)),
     "Moshi speaks": lambda found, figures: f"{figures['moshi']['speaking_share']:.0%}",
-    "response p50": lambda found, figures: _ms(figures["moshi"]["response_p50"]),
-    "response p95": lambda found, figures: _ms(figures["moshi"]["response_p95"]),
+    "response p50": lambda found, figures: milliseconds(figures["moshi"]["response_p50"]),
+    "response p95": lambda found, figures: milliseconds(figures["moshi"]["response_p95"]),
     "overlap a minute": lambda found, figures: f"{figures['overlaps']['seconds_per_minute']:.1f} s",
     "you interrupt": lambda found, figures: str(figures["user"]["interruptions"]),
     "Moshi yields": lambda found, figures: str(figures["user"]["other_yields"]),
-    "yields within p50": lambda found, figures: _ms(figures["user"]["other_yields_p50"]),
+    "yields within p50": lambda found, figures: milliseconds(figures["user"]["other_yields_p50"]),
     "Moshi's back-channels": lambda found, figures: str(figures["moshi"]["backchannels"]),
     "seed": lambda found, figures: str(found.recording.info.seed),
     "model": lambda found, figures: found.recording.info.model,
@@ -43,5 +43,6 @@ def spoken(found: Understood) -> str:
     return " ".join(word.text for word in found.words)
 
 
-def _ms(seconds: float | None) -> str:
+def milliseconds(seconds: float | None) -> str:
+    """0.25 → 250 ms; nothing where there is nothing."""
     return "–" if seconds is None else f"{seconds * 1_000:.0f} ms"

@@ -26,7 +26,8 @@ import soundfile
 from ..frame import FRAME_RATE
 from .activity import Levels, Span
 from .folder import Event, Recording
-from .turns import SIDES, TurnTaking, join_units
+from .timeline import clock
+from .turns import SIDES, SPEAKERS, TurnTaking, join_units
 from .words import Word
 
 EMBED_BYTES = 64_000_000  # of WAV, 11 minutes; about half of it in the page
@@ -131,7 +132,6 @@ def _nearest(found: Sequence[Paragraph], at: float) -> Paragraph | None:
 
 
 def _paragraph_html(item: Paragraph) -> str:
-    name = "You" if item.side == "user" else "Moshi"
     notes = "".join(f'<span class="note {css}">{escape(text)}</span>' for css, text in item.notes)
     if item.side == "moshi":
         text = " ".join(
@@ -141,11 +141,11 @@ def _paragraph_html(item: Paragraph) -> str:
         seconds = item.end - item.start
         bar = f'<i style="width:{max(12, seconds * 34):.0f}px"></i>'
         text = bar + (escape(item.said) if item.said else f"speaks for {seconds:.1f} s")
-    clock = f"{int(item.start) // 60}:{int(item.start) % 60:02}"
+    begin = clock(item.start)
     return (
         f'<div class="turn {item.side}" data-s="{item.start:.2f}" data-e="{item.end:.2f}">'
-        f'<button type="button" aria-label="Play from {clock}">{clock}</button>'
-        f'<div><span class="who">{name}</span>{notes}<p>{text}</p></div></div>'
+        f'<button type="button" aria-label="Play from {begin}">{begin}</button>'
+        f'<div><span class="who">{SPEAKERS[item.side]}</span>{notes}<p>{text}</p></div></div>'
     )
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from html import escape
 
 from .activity import Span
-from .turns import SIDES, TurnTaking
+from .turns import SIDES, SPEAKERS, TurnTaking
 from .words import Word
 
 WIDTH, MARGIN, RIGHT = 1_200, 76, 24  # pixels; labels stand in the left margin
@@ -36,7 +36,7 @@ def timeline_svg(turns: TurnTaking, words: Sequence[Word] = (), title: str = "")
     height = HEAD + rows * ROW + FOOT
     figures = turns.summary()
     overlap, moshi = figures["overlaps"], figures["moshi"]
-    says = f"{_clock(turns.seconds)} · {overlap['seconds_per_minute']:.1f} s of overlap a minute"
+    says = f"{clock(turns.seconds)} · {overlap['seconds_per_minute']:.1f} s of overlap a minute"
     if moshi["response_p50"] is not None:
         says += f" · Moshi responds within {moshi['response_p50'] * 1_000:.0f} ms (median of {moshi['responses']})"
     name = escape(title or "Conversation")
@@ -76,9 +76,9 @@ def _row(turns: TurnTaking, words: Sequence[Word], begin: float, length: float, 
         at = x(begin + tick * step)
         yield f'<line class="grid" x1="{at:.1f}" x2="{at:.1f}" y1="{top + 16}" y2="{bottom + 4}"/>'
         if tick % 5 == 0 and tick * step < length:
-            yield f'<text x="{at + 3:.1f}" y="{top + 13}">{_clock(begin + tick * step)}</text>'
+            yield f'<text x="{at + 3:.1f}" y="{top + 13}">{clock(begin + tick * step)}</text>'
     for side, y in lanes.items():
-        label = {"user": "You", "moshi": "Moshi"}[side]
+        label = SPEAKERS[side]
         yield f'<text class="name" x="{MARGIN - 12}" y="{y + 18}" text-anchor="end">{label}</text>'
         for start, end in within(turns.units[side]):
             width = max((end - start) * scale, 1)
@@ -102,5 +102,6 @@ def _row(turns: TurnTaking, words: Sequence[Word], begin: float, length: float, 
             free[row] = at + LETTER * (len(word.text) + 1)
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """A time as minutes and seconds."""
     return f"{int(seconds) // 60}:{int(seconds) % 60:02}"

@@ -25,7 +25,8 @@ import numpy as np
 
 from .activity import ActivityParameters, Levels, Span, find_speech
 
-SIDES = ("user", "moshi")
+SPEAKERS = {"user": "You", "moshi": "Moshi"}  # by side, as people read it
+SIDES = tuple(SPEAKERS)
 SLACK = 1e-6  # seconds; sums of block times are not exact
 
 
