@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,11 @@ import soundfile
 from hf_kit import save
 from test_lora import adapters
 
+from moshi_mlx import FRAME, Sampling, Session
 from moshi_mlx.cli.main import main
+from moshi_mlx.cli.origin import session_info
 from moshi_mlx.recording.folder import open_recording
+from moshi_mlx.recording.recorder import Recorder
 
 Checkpoint = Callable[[str], Path]
 
@@ -46,6 +50,25 @@ def test_nothing_is_fetched_at_a_recordings_wish(
     told = capsys.readouterr().err
     assert "stranger/anything is not whole on this disk" in told
     assert "--model" in told
+
+
+def test_a_replay_with_a_reset_writes_the_same_transcript(
+    load: Callable, checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a reset, the first word had a space before it that the recording's has not."""
+    session = Session(load("moshi"), seed=3, sampling=Sampling(text_temperature=2.0))
+    info = session_info(session, checkpoint("moshi"), live=False)
+    with Recorder(tmp_path / "r", info) as recorder:
+        for frame in range(40):
+            if frame == 20:
+                session.reset()
+                recorder.event("reset", frame)
+            reply = session.step(np.zeros(FRAME, np.float32))
+            recorder.add(replace(reply, frame=frame), np.zeros(FRAME, np.float32))
+    assert main(["replay", str(tmp_path / "r"), "--out", str(tmp_path / "again")]) == 0
+    was, now = ((tmp_path / name / "transcript.jsonl").read_text() for name in ("r", "again"))
+    assert was.count("\n") > 10
+    assert now == was
 
 
 @pytest.mark.parametrize("where", ["", "~/"])

@@ -53,6 +53,20 @@ def test_a_frame_is_codec_and_codes(load: Callable, pcm: np.ndarray, name: str, 
             assert sound is None or np.abs(np.array(sound).reshape(-1) - reply.pcm).max() < 1e-6
 
 
+def test_a_frame_may_come_as_codes(moshi: Moshi, pcm: np.ndarray) -> None:
+    """A replay had a second tokenizer loop, which did not drop the space before the first word after a reset."""
+    whole, coded, silent = (Session(moshi, sampling=GREEDY) for _ in range(3))
+    for frame in pcm:
+        want = whole.step(frame)
+        got, quiet = coded.reply_to(want.user_codes), silent.reply_to(want.user_codes, sound=False)
+        assert np.array_equal(got.pcm, want.pcm)
+        assert not quiet.pcm.any()
+        for reply in (got, quiet):
+            assert (reply.frame, reply.text, reply.text_token) == (want.frame, want.text, want.text_token)
+            assert np.array_equal(reply.codes, want.codes)
+            assert np.array_equal(reply.user_codes, want.user_codes)
+
+
 def _whole(moshi: Moshi) -> bool:
     """Whether the codec has as many codebooks as Moshi speaks."""
     return moshi.mimi.config.codebooks == moshi.lm.config.dep_q

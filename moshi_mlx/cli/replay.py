@@ -52,7 +52,7 @@ class Replayed:
     user: list[Codes] = field(default_factory=list)
 
     def add(self, reply: Reply) -> None:
-        """One more frame; its sound, which an hour of would fill memories, is decoded again where it is wanted."""
+        """One more frame, without its sound: an hour of that is 350 MB, and `_keep` decodes it where it is wanted."""
         self.tokens.append(reply.text_token)
         self.texts.append(reply.text)
         self.codes.append(reply.codes)
