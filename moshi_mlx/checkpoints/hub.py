@@ -162,6 +162,14 @@ def set_reference(source: Listing) -> None:
         reference.write_text(source.commit)
 
 
+def is_link(path: Path, root: Path) -> bool:
+    """Whether it is one of the links that the cache is made of: snapshots/<commit>/name → blobs/<hash>."""
+    if root.parent.name != "snapshots" or not path.is_symlink() or not path.parent.resolve().is_relative_to(root):
+        return False
+    target = Path(os.path.normpath(path.parent.resolve() / path.readlink()))
+    return target.parent == root.parent.parent / "blobs"
+
+
 def digest_of(path: Path) -> str | None:
     """The digest that a file of the cache bears as its name."""
     real = path.resolve()

@@ -9,7 +9,6 @@ the one exception. Nothing is downloaded that is already on disk.
 from __future__ import annotations
 
 import difflib
-import os
 import sys
 import warnings
 from dataclasses import dataclass
@@ -86,12 +85,12 @@ def locate(source: str | Path | None, *, offline: bool = False, progress: Progre
             raise MoshiError(
                 "this installation lacks the embedded model; name one with --model or reinstall moshi-live"
             )
-        return Located(folder, "the embedded demonstration model", None, True, offline, progress)
+        return Located(folder, "the embedded demonstration model", embedded=True, offline=offline, progress=progress)
     address = address_of(source)
     if address is None:
         return _local(Path(source).expanduser(), offline, progress)
     folder = _from_hub(address, offline, progress)
-    return Located(folder, str(source), address.file, False, offline, progress)
+    return Located(folder, str(source), address.file, offline=offline, progress=progress)
 
 
 def address_of(source: str | Path) -> Address | None:
@@ -122,7 +121,7 @@ def inside(folder: Path, name: str) -> Path:
         raise MoshiError(f"{name[:120]!r} is not the name of a file in {folder}; mend its config.json")
     try:
         root = folder.resolve()
-        if not path.resolve().is_relative_to(root) and not _is_cache_link(path, root):
+        if not path.resolve().is_relative_to(root) and not hub.is_link(path, root):
             raise MoshiError(f"{name!r} leads out of {folder}; put the file into it, or name it as hf://org/repo/file")
         if not path.is_file():
             raise MoshiError(f"{folder} has no file {plain!r}; get the model again or mend its config.json")
@@ -225,14 +224,6 @@ def one_file(address: Address, offline: bool, progress: Progress | None) -> Path
     return folder
 
 
-def _is_cache_link(path: Path, root: Path) -> bool:
-    """Whether it is one of the links the Hugging Face cache is made of: snapshots/<commit>/name → blobs/<hash>."""
-    if root.parent.name != "snapshots" or not path.is_symlink() or not path.parent.resolve().is_relative_to(root):
-        return False
-    target = Path(os.path.normpath(path.parent.resolve() / path.readlink()))
-    return target.parent == root.parent.parent / "blobs"
-
-
 def _names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
@@ -245,10 +236,10 @@ def _config(folder: Path) -> Any:
 def _local(path: Path, offline: bool, progress: Progress | None) -> Located:
     """A folder of this disk, or a file in one."""
     if path.is_dir():
-        return Located(path, str(path), None, False, offline, progress)
+        return Located(path, str(path), offline=offline, progress=progress)
     if not path.exists():
         raise MoshiError(f"{path} does not exist; name a folder with a model, or one of `moshi-mlx models list`")
     file = inside(path.parent, path.name)
     if path.suffix != ".safetensors":
         read_header(file)  # what is no model is told as what it is, not by what is missing beside it
-    return Located(path.parent, str(path), file.name, False, offline, progress)
+    return Located(path.parent, str(path), file.name, offline=offline, progress=progress)

@@ -53,7 +53,7 @@ def random_moshi(alias: str, recipe: str | None = None, lazy: bool = False) -> M
         mx.random.seed(0)
         _randomise(lm)
         _randomise(mimi)
-    located = Located(Path(), f"{alias} with random weights", None, False, True, None)
+    located = Located(Path(), f"{alias} with random weights", offline=True)
     return Moshi(MoshiConfig(config, codec), mimi, lm, cast(Tokenizer, _Mute()), located, Path())
 
 

@@ -31,7 +31,7 @@ KEYS = (
     ("q", "quit", "end, with a summary (so does Ctrl-C)"),
     ("r", "reset", "begin the conversation anew"),
     ("b", "mark", "a bookmark in the recording"),
-    ("d", "devices", "open microphone and loudspeaker again"),
+    ("d", "devices", "look for microphone and loudspeaker again"),
 )
 LEAST_TALK = 4  # lines kept for the conversation
 EIGHTHS = " ▏▎▍▌▋▊▉"
