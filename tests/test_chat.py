@@ -139,7 +139,7 @@ def test_a_recording_that_does_not_begin_leaves_no_folder(tmp_path: Path) -> Non
 def test_reading_the_weights_again_for_a_recording_is_a_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The screen stood at "warm up 100 %" while gigabytes were hashed."""
     told, factory = [], SimpleNamespace()
-    monkeypatch.setattr("moshi_mlx.cli.stepper.SessionFactory", lambda args, kv_bits: factory)
+    monkeypatch.setattr("moshi_mlx.cli.stepper.SessionFactory", lambda args: factory)
     monkeypatch.setattr("moshi_mlx.cli.stepper.facts_of", lambda session: None)
     monkeypatch.setattr("moshi_mlx.cli.origin.session_info", lambda *rest, **known: told.append("read"))
     device: Any = SimpleNamespace()

@@ -91,7 +91,7 @@ def test_a_real_model_lives_on_one_thread(tmp_path: Path, monkeypatch: pytest.Mo
     """
     import mlx.core as mx
 
-    from moshi_mlx.cli.options import add_model, add_sampling
+    from moshi_mlx.cli.options import add_kv_bits, add_model, add_sampling
     from moshi_mlx.cli.stepper import SessionFactory, facts_of, memory
 
     threads: set[str] = set()
@@ -105,6 +105,7 @@ def test_a_real_model_lives_on_one_thread(tmp_path: Path, monkeypatch: pytest.Mo
         monkeypatch.setattr(mx, name, noted)
     parser = argparse.ArgumentParser()
     add_model(parser)
+    add_kv_bits(parser)
     add_sampling(parser)
     live = make(tmp_path, Echo(), 0.4)
     factory = SessionFactory(parser.parse_args(["--seed", "1"]))

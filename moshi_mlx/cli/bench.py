@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..frame import FRAME_MS
-from .options import UsageError, add_model, announce, writable
+from .options import UsageError, add_kv_bits, add_model, announce, writable
 
 if TYPE_CHECKING:
     from ..checkpoints.load import Moshi
@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--recipe", metavar="R", help="with --random: mixed-4-8 and the like, BITS/GROUP (4/64) or bf16"
     )
-    parser.add_argument("--kv-bits", type=int, choices=(8,), help="keep keys and values in 8 bits")
+    add_kv_bits(parser)
     parser.add_argument("--frames", type=int, default=100, metavar="N", help="frames to time (default 100)")
     parser.add_argument("--context", type=int, default=0, metavar="N", help="start as if N frames had passed")
     parser.add_argument("--count", action="store_true", help="count bytes only; no weight is read or made")
