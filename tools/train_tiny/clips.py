@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .nearmiss import near_misses
 from .script import off_script, off_script_sentences, pairs
 from .voices import HELD_OUT, WATCHED, phones, random_voice, speak
 
@@ -37,7 +38,8 @@ OFF_RENDERINGS = {
     "joe": 0.25,
     "kokoro": 0.05,
 }
-OFF_SENTENCES = 2600
+NEAR_RENDERINGS = {family: 0.4 * times for family, times in OFF_RENDERINGS.items()}
+OFF_SENTENCES, NEAR_SENTENCES = 2600, 3500
 _GROUP = 12
 
 
@@ -94,9 +96,10 @@ def make(folder: Path, seed: int = 11) -> None:
     draw = random.Random(seed)
     questions = [(question, i) for i, pair in enumerate(pairs()) for question in pair.questions]
     off = [(text, -1) for text in off_script(seed, OFF_SENTENCES)]
+    near = [(text, -1) for text in near_misses(seed, NEAR_SENTENCES)]
     others = {HELD_OUT: off_script_sentences("eval"), WATCHED: off_script_sentences("watch")}
     jobs: list[tuple[str, list[tuple[str, int]], str]] = []
-    for texts, renderings in ((questions, RENDERINGS), (off, OFF_RENDERINGS)):
+    for texts, renderings in ((questions, RENDERINGS), (off, OFF_RENDERINGS), (near, NEAR_RENDERINGS)):
         for family, times in renderings.items():
             wanted = round(times * len(texts))
             chosen = [text for _ in range(-(-wanted // len(texts))) for text in draw.sample(texts, len(texts))][:wanted]

@@ -107,12 +107,15 @@ class Evaluation:
         return int(np.argmax(shared))
 
     def off_script(self) -> dict[str, Any]:
-        """Sentences outside the script, each at every noise: "not understood" or silence."""
+        """Sentences outside the script, each at every noise: "not understood" or silence. How often "not understood"
+        was begun in a pause of the sentence, and once more at its end, is told."""
         kept: dict[str, float] = {}
         for noise in NOISES:
             said = [converse(self.session, self._question(clip, noise)[0]).text() for clip in self.off]
-            share = float(np.mean([text in (NOT_UNDERSTOOD, "") for text in said]))
+            share = float(np.mean([_declines(text) for text in said]))
+            twice = sum(_declines(text) and text not in (NOT_UNDERSTOOD, "") for text in said)
             kept[f"noise {noise:g}: not understood or silent, of {len(said)} off-script"] = round(share, 3)
+            kept[f"noise {noise:g}: of these, begun twice"] = twice
         return kept
 
     def idle(self, seconds: float) -> dict[str, Any]:
@@ -230,6 +233,13 @@ def evaluate(folder: Path, checkpoint: Path, questions: int, parts: list[str]) -
         results = json.loads(path.read_text()) if path.exists() else {}
         path.write_text(json.dumps(results | found, indent=1, ensure_ascii=False) + "\n")
         card.write(checkpoint)
+
+
+def _declines(text: str) -> bool:
+    """Whether it is silence, or "not understood", perhaps after a beginning of the same."""
+    return not text or (
+        text.endswith(NOT_UNDERSTOOD) and NOT_UNDERSTOOD.startswith(text[: -len(NOT_UNDERSTOOD)].strip())
+    )
 
 
 def _sampled(run: Evaluation) -> dict[str, Any]:

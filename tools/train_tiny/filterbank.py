@@ -18,7 +18,7 @@ from torch import Tensor, nn
 BANDS = 32
 RATE = 24000
 _QUIET = 4e-3  # scale of the linear part
-_SCALES = (4.0, 0.6)  # steepness of the two compressions
+SCALES = (4.0, 0.6)  # steepness of the two compressions
 _LOUD = 2000.0  # brings the resonators from the linear part into the rectifying one
 _TREBLE = 0.9  # exponent of the gain of bands above 400 Hz, against the slope of speech
 
@@ -112,7 +112,7 @@ def _averages(weight: Tensor) -> None:
     at two scales."""
     weight.zero_()
     for band in range(BANDS):
-        for scale, steepness in enumerate(_SCALES):
+        for scale, steepness in enumerate(SCALES):
             for part in range(4):
                 channel = 8 * band + 4 * scale + part
                 weight[channel, 4 * band : 4 * band + 4, 4 * part : 4 * part + 4] = -steepness / 16

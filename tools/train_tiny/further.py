@@ -1,8 +1,9 @@
 """Stage `further`: a finished tiny Moshi learns to hear more voices, without a GPU and without a new decoder.
 
-The encoder learns on, from speakers that speakers.py makes up; its quantizer, what the codes say of a spectrum, and
-how it hears Moshi's own voice are held. So codes keep their meaning: decoder and answers stay, and the language model
-goes on from its shipped weights, on new scenes. All of it lies in WORK/further, the work folder of later stages.
+The encoder learns on, from speakers that speakers.py makes up and whose spectra change in every step (spectra.py); its
+quantizer, what the codes say of a spectrum, and how it hears Moshi's own voice are held. So codes keep their meaning:
+decoder and answers stay, and the language model goes on from its shipped weights, on new scenes. All of it lies in
+WORK/further, the work folder of later stages, a second `further` among them.
 """
 
 from __future__ import annotations
@@ -17,16 +18,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import codes, listen, scenes
+from . import codes, listen, lm, scenes
 from .codec import Heads
 from .device import Optimizer, default_device
-from .filterbank import BANDS
-from .lm import Trainer
 from .shapes import new_mimi
+from .spectra import changed
 
-KEPT, SCENES = range(100, 116), range(80, 120)  # numbers of the new shards: new seeds
+NEW_KEPT, NEW_SCENES = 32, 36  # shards
 ENCODER_STEPS, ENCODER_RATE, NEW_SHARE = 2400, 1e-3, 0.55
-LM_STEPS, LM_RATE = 1200, 3e-4
+LM_STEPS, LM_RATE, LM_DEPTH_FRAMES = 1900, 5e-4, 128  # the depth transformer knows its answers already
+USERS_MEL = 0.1  # users are to be understood, not to be heard again
 HEAD_STEPS, HEAD_RATE = 250, 3e-3
 _WEIGHTS = (1, 0.5, 1, 1, 0.25, 0.25, 3)  # of the encoder's losses
 _LINKED = ("clips.i16", "clips.json", "readings.json", "answers.json", "answers.npz", "own.npz", "decoder.pt")
@@ -40,12 +41,13 @@ def improve(work: Path, encoder_steps: int = ENCODER_STEPS, lm_steps: int = LM_S
     for path in (*(work / name for name in _LINKED), *old):
         if not (folder / path.name).is_symlink():
             (folder / path.name).symlink_to(os.path.relpath(path, folder))
-    listen.keep(folder, KEPT)
+    listen.keep(folder, _new(work, "kept", NEW_KEPT))
     Listener(work, folder, encoder_steps).run()
-    scenes.make(folder, SCENES)
+    scenes.make(folder, _new(work, "codes", NEW_SCENES))
     codes.make_monitor(folder)
     codes.encode_scenes(folder)
-    trainer = Trainer(folder, lm_steps, default_device(), seed=7, peak=LM_RATE)
+    lm.DEPTH_FRAMES = LM_DEPTH_FRAMES
+    trainer = lm.Trainer(folder, lm_steps, default_device(), seed=7, peak=LM_RATE)
     if trainer.step == 0:
         _start(trainer, torch.load(work / "lm.pt", map_location=trainer.device)["shipped"])
     trainer.run(save_every=400)
@@ -102,9 +104,11 @@ class Listener:
         batch, users = self.kept.batch(), listen.BATCH_USERS
         with torch.no_grad():
             goal = listen.latents(self.before, batch[0][users:])
-        heard = listen.latents(self.mimi, torch.cat([deafened(batch[0][:users]), batch[0][users:]]))
+            seen = changed(batch[0][:users])
+        heard = listen.latents(self.mimi, torch.cat([seen, batch[0][users:]]))
         moved = (heard[users:] - goal).square().mean() / goal.var()
-        return [*listen.listening_losses(self.mimi, self.heads, heard, batch), moved]
+        losses = listen.listening_losses(self.mimi, self.heads, heard, batch, users_mel=USERS_MEL)
+        return [*losses, moved]
 
     def _save(self) -> None:
         """listener.pt, and encoder.pt with the running mean of the weights."""
@@ -119,17 +123,13 @@ class Listener:
         (self.folder / "listener.tmp").rename(self.folder / name)
 
 
-def deafened(kept: Tensor) -> Tensor:
-    """Filterbank outputs (B, 8 · BANDS, T) in which one to three neighbouring bands, now and then, say nothing."""
-    count = len(kept)
-    width, first = torch.randint(1, 4, (count, 1)), torch.randint(0, BANDS, (count, 1))
-    bands = torch.arange(BANDS)
-    hit = (torch.rand(count, 1) < 0.35) & (bands >= first) & (bands < first + width)
-    split = kept.view(count, BANDS, 8, -1)
-    return torch.where(hit[:, :, None, None], split.mean(3, keepdim=True), split).view_as(kept)
+def _new(work: Path, name: str, count: int) -> range:
+    """Numbers that no shard of `work` has, and with them new seeds."""
+    last = max(int(path.stem[-3:]) for path in work.glob(f"{name}-???.npz"))
+    return range(last + 1, last + 1 + count)
 
 
-def _start(trainer: Trainer, shipped: dict[str, Tensor]) -> None:
+def _start(trainer: lm.Trainer, shipped: dict[str, Tensor]) -> None:
     """Shipped weights, and new auxiliary heads, which learn alone before everything does."""
     trainer.lm.load_state_dict(shipped)
     trainer.lm.requires_grad_(False)

@@ -140,10 +140,15 @@ def latents(mimi: MimiModel, kept: Tensor) -> Tensor:
 
 
 def listening_losses(
-    mimi: MimiModel, heads: Heads, heard: Tensor, batch: tuple[Tensor, ...], quantize: bool = True
+    mimi: MimiModel,
+    heads: Heads,
+    heard: Tensor,
+    batch: tuple[Tensor, ...],
+    quantize: bool = True,
+    users_mel: float = 0.5,
 ) -> list[Tensor]:
-    """Of a batch's latents: mel, harmonics, phones from the first codebook, phones from all (by frame, then by CTC),
-    commitment."""
+    """Of a batch's latents: mel (the users' with this weight), harmonics, phones from the first codebook, phones from
+    all (by frame, then by CTC), commitment."""
     _, mel, fine, phone_rows, labels = batch
     semantic, full, commit = quantized(mimi, heard, quantize)
     made, made_fine = heads.spectra(full)
@@ -152,7 +157,7 @@ def listening_losses(
         F.cross_entropy(heads.phone_logits(head, x[:BATCH_USERS]).flatten(0, 1), flat)
         for head, x in ((heads.semantic, semantic), (heads.all, full))
     ]
-    mel_loss = 0.5 * far[:BATCH_USERS].mean() + far[BATCH_USERS:].mean()
+    mel_loss = users_mel * far[:BATCH_USERS].mean() + far[BATCH_USERS:].mean()
     fine_loss = (made_fine[BATCH_USERS:] - fine).abs().mean()
     return [mel_loss, fine_loss, *phones, _ctc(heads, full[:BATCH_USERS], phone_rows), commit]
 

@@ -61,7 +61,7 @@ class Simulator:
         scene, frame, pick = Scene(), self.pick.randint(2, 14), self.pick
         family = self.clips.family(pick)
         while frame < LENGTH - 8:
-            kind = pick.choices(("question", "off", "long", "silence"), (58, 25, 9, 8))[0]
+            kind = pick.choices(("question", "off", "long", "silence"), (52, 33, 8, 7))[0]
             if kind == "silence":
                 frame += pick.randint(8, 60)
                 continue
