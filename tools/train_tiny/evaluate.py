@@ -17,7 +17,7 @@ import moshi_mlx
 from . import augment, card
 from .clips import Clip, Clips
 from .recognise import Recogniser, spoken_words
-from .script import BACKCHANNEL, NOT_UNDERSTOOD, answers
+from .script import BACKCHANNEL, NOT_UNDERSTOOD, answers, declines
 from .voices import RATE
 
 FRAME = 1920
@@ -107,13 +107,12 @@ class Evaluation:
         return int(np.argmax(shared))
 
     def off_script(self) -> dict[str, Any]:
-        """Sentences outside the script, each at every noise: "not understood" or silence. How often "not understood"
-        was begun in a pause of the sentence, and once more at its end, is told."""
+        """Sentences outside the script, each at every noise: "not understood", perhaps begun twice, or silence."""
         kept: dict[str, float] = {}
         for noise in NOISES:
             said = [converse(self.session, self._question(clip, noise)[0]).text() for clip in self.off]
-            share = float(np.mean([_declines(text) for text in said]))
-            twice = sum(_declines(text) and text not in (NOT_UNDERSTOOD, "") for text in said)
+            share = float(np.mean([declines(text) for text in said]))
+            twice = sum(declines(text) and text not in (NOT_UNDERSTOOD, "") for text in said)
             kept[f"noise {noise:g}: not understood or silent, of {len(said)} off-script"] = round(share, 3)
             kept[f"noise {noise:g}: of these, begun twice"] = twice
         return kept
@@ -233,13 +232,6 @@ def evaluate(folder: Path, checkpoint: Path, questions: int, parts: list[str]) -
         results = json.loads(path.read_text()) if path.exists() else {}
         path.write_text(json.dumps(results | found, indent=1, ensure_ascii=False) + "\n")
         card.write(checkpoint)
-
-
-def _declines(text: str) -> bool:
-    """Whether it is silence, or "not understood", perhaps after a beginning of the same."""
-    return not text or (
-        text.endswith(NOT_UNDERSTOOD) and NOT_UNDERSTOOD.startswith(text[: -len(NOT_UNDERSTOOD)].strip())
-    )
 
 
 def _sampled(run: Evaluation) -> dict[str, Any]:

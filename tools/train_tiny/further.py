@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import codes, listen, lm, scenes
+from . import codes, listen, lm, scenes, threshold
 from .codec import Heads
 from .device import Optimizer, default_device
 from .shapes import new_mimi
@@ -29,6 +29,7 @@ ENCODER_STEPS, ENCODER_RATE, NEW_SHARE = 2400, 1e-3, 0.55
 LM_STEPS, LM_RATE, LM_DEPTH_FRAMES = 1900, 5e-4, 128  # the depth transformer knows its answers already
 USERS_MEL = 0.1  # users are to be understood, not to be heard again
 HEAD_STEPS, HEAD_RATE = 250, 3e-3
+THRESHOLD = -1.0  # nats: the watched speakers were refused too often, eight questions of 324
 _WEIGHTS = (1, 0.5, 1, 1, 0.25, 0.25, 3)  # of the encoder's losses
 _LINKED = ("clips.i16", "clips.json", "readings.json", "answers.json", "answers.npz", "own.npz", "decoder.pt")
 
@@ -51,6 +52,7 @@ def improve(work: Path, encoder_steps: int = ENCODER_STEPS, lm_steps: int = LM_S
     if trainer.step == 0:
         _start(trainer, torch.load(work / "lm.pt", map_location=trainer.device)["shipped"])
     trainer.run(save_every=400)
+    threshold.shift(folder, THRESHOLD)
 
 
 class Listener:

@@ -38,6 +38,12 @@ def answers() -> list[str]:
     return [pair.answer for pair in pairs()] + [NOT_UNDERSTOOD, BACKCHANNEL]
 
 
+def declines(text: str) -> bool:
+    """Whether it is silence, or "not understood", perhaps begun in a pause of the user's and said once more."""
+    begun = text.removesuffix(NOT_UNDERSTOOD).strip()
+    return not text or (text.endswith(NOT_UNDERSTOOD) and NOT_UNDERSTOOD.startswith(begun))
+
+
 def off_script(seed: int, count: int) -> list[str]:
     """`count` different sentences that are not in the script: training material for "I did not understand"."""
     lists, patterns = _grammar()
