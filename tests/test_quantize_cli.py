@@ -134,7 +134,7 @@ def test_a_stopped_process_leaves_no_checkpoint_under_the_name(source: Path, tmp
     slow = (
         "import signal, sys, time\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # ignored where tests run in the background
-        "from moshi_mlx.quantization import writer\n"
+        "from moshi_mlx.checkpoints import writer\n"
         "from moshi_mlx.cli.main import entry\n"
         "written = writer.TensorWriter.write\n"
         "def write(self, *a):\n"
