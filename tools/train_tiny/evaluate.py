@@ -100,11 +100,9 @@ class Evaluation:
 
     def _chosen(self, said: str) -> int:
         """The answer of the script that shares most words with what was said; −1 if nothing was."""
-        if not said:
-            return -1
         words = set(spoken_words(said))
         shared = [len(words & set(spoken_words(text))) / len(words | set(spoken_words(text))) for text in self.texts]
-        return int(np.argmax(shared))
+        return int(np.argmax(shared)) if said else -1
 
     def off_script(self) -> dict[str, Any]:
         """Sentences outside the script, each at every noise: "not understood", perhaps begun twice, or silence."""
@@ -114,7 +112,7 @@ class Evaluation:
             share = float(np.mean([declines(text) for text in said]))
             twice = sum(declines(text) and text not in (NOT_UNDERSTOOD, "") for text in said)
             kept[f"noise {noise:g}: not understood or silent, of {len(said)} off-script"] = round(share, 3)
-            kept[f"noise {noise:g}: of these, begun twice"] = twice
+            kept[f'noise {noise:g}: "not understood" begun twice'] = twice
         return kept
 
     def idle(self, seconds: float) -> dict[str, Any]:
