@@ -245,7 +245,6 @@ def test_get_takes_the_newest(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None
     old = locate("moshiko-q4", progress=silent).folder
     hub.repos["kyutai/moshiko-mlx-q4"][MOSHI_TOKENIZER] = b"new pieces"
     monkeypatch.setattr(hub, "commit", lambda repo: "f" * 40)
-    new = get(Address("kyutai/moshiko-mlx-q4"), silent)
-    assert new != old
+    assert (new := get(Address("kyutai/moshiko-mlx-q4"), silent)) != old
     assert (new / MOSHI_TOKENIZER).read_bytes() == b"new pieces"
     assert locate("moshiko-q4", offline=True).folder == new
