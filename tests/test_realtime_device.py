@@ -92,7 +92,7 @@ def test_reopening_looks_devices_up_anew_and_falls_back_to_the_default(portaudio
     assert "airpods" in device.notice
     with pytest.raises(MoshiError, match="airpods"):
         AudioDevice(output="airpods").open()  # nobody is asked to talk to another device than the one chosen
-    gone = AudioDevice(output="airpods", seen=True)  # but it was here when the model began to load
+    gone = AudioDevice(output="airpods", seen=ALL)  # but it was here when the model began to load
     gone.open()
     assert gone.output_name == "MacBook Speakers"
     assert "airpods" in gone.notice
@@ -140,6 +140,14 @@ def test_a_device_chosen_by_its_number_stays_the_same_when_numbers_change(
     device.open()
     assert device.output_name == "Ann's AirPods"
     assert "MacBook Speakers" in device.notice
+
+
+def test_a_number_means_what_it_meant_when_it_was_chosen(portaudio: FakePortAudio) -> None:
+    """Headphones that were plugged in while the model was loading took the number of the loudspeaker."""
+    device = AudioDevice(input="macbook", output="1", seen=list(portaudio.devices))
+    portaudio.devices.insert(0, HEADSET)
+    device.open()
+    assert device.output_name == "MacBook Speakers"
 
 
 def test_a_number_tells_two_devices_of_one_name(portaudio: FakePortAudio) -> None:

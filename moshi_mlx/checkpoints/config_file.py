@@ -88,6 +88,9 @@ def gate_width(width: int, feedforward: int) -> int:
 def lm_config(raw: dict[str, Any], where: str) -> LmConfig:
     """What a config.json says of the language model; MoshiError if that is none of ours."""
     fields = Fields(raw, where)
+    name = fields.get("model_type", "moshi")
+    if name not in ("moshi", "hibiki"):
+        raise MoshiError(f"{where}: a model of type {str(name)[:40]!r} is not supported; take a Moshi or a Hibiki")
     fields.fixed(_LM_FIXED)
     width = fields.integer("dim", 4096)
     heads = fields.heads("num_heads", width, 32)
@@ -156,7 +159,7 @@ def lm_config(raw: dict[str, Any], where: str) -> LmConfig:
         fields.integers("delays", LmConfig.delays, high=1024, length=1 + n_q),
         conditioners,
         # Hibiki 1B does not say in its file what it is
-        ends=fields.get("model_type") == "hibiki" or any(BEST in entry.values for entry in conditioners.values()),
+        ends=name == "hibiki" or any(BEST in entry.values for entry in conditioners.values()),
     )
     fields.rest(_LM_IGNORED)
     return config
@@ -186,9 +189,6 @@ def moshi_config(raw: dict[str, Any], where: str, mimi: MimiConfig) -> MoshiConf
     """Everything in one config.json, with the codec's configuration beside it. The codec runs with as many
     codebooks as the model needs.
     """
-    name = raw.get("model_type", "moshi")
-    if name not in ("moshi", "hibiki"):
-        raise MoshiError(f"{where}: a model of type {str(name)[:40]!r} is not supported; take a Moshi or a Hibiki")
     lm = lm_config(raw, where)
     needed = max(lm.dep_q, lm.user_q)
     if needed > mimi.codebooks_in_file or lm.card != mimi.codebook_size:

@@ -18,8 +18,7 @@ from .names import to_format_a
 SCALING = 2.0  # where the config does not say
 _ADAPTER = re.compile(r"(.+)\.lora_([AB])\.weight")
 _OLD_DEPTH = re.compile(r"^(depformer\.layers\.\d+\.self_attn\.in_proj)\.weight$")  # the fused spelling of older files
-
-_STACKED = re.compile(r"depformer\.layers\.\d+\.self_attn\.(in|out)_proj")
+_STACKED = re.compile(r"depformer\.layers\.\d+\.self_attn\.(in|out)_proj")  # of all weight sets in one
 
 
 def is_lora(names: Collection[str]) -> bool:

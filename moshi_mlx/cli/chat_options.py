@@ -55,11 +55,9 @@ def device_of(args: argparse.Namespace) -> Device:
     wanted = available(devices, read_settings(settings_file()))
     for kind in wanted:
         wanted[kind] = getattr(args, kind) or wanted[kind]
-        chosen = choose_device(devices, wanted[kind], kind)  # a wrong name is told before the model is loaded
-        if str(wanted[kind]).isdecimal() and [one.name for one in devices].count(chosen.name) == 1:
-            wanted[kind] = chosen.name  # numbers change when something is plugged in while the model is loaded
+        choose_device(devices, wanted[kind], kind)  # a wrong name is told before the model is loaded
     latency = args.latency if args.latency in ("low", "high") else int(args.latency) / 1000
-    return AudioDevice(wanted["input"], wanted["output"], latency, seen=True)
+    return AudioDevice(wanted["input"], wanted["output"], latency, seen=devices)
 
 
 def _files(words: str) -> tuple[Path, Path | None]:

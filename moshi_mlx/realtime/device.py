@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from ..frame import MoshiError, Pcm
@@ -57,8 +57,8 @@ class AudioDevice:
     """The microphone and the loudspeaker of this computer, each at its own rate, with the blocks that it likes best.
 
     input, output: a number, a part of a name, or None for the default. When a chosen device has vanished, a reopened
-    AudioDevice takes the default one and says so in `notice`; one whose devices were `seen` before, at once. latency:
-    "low", "high" or seconds.
+    AudioDevice takes the default one and says so in `notice`. latency: "low", "high" or seconds. seen: the devices
+    that it was chosen from, if some time ago: numbers mean those, and one that has vanished since is replaced at once.
     """
 
     frames: int | None = None
@@ -68,7 +68,7 @@ class AudioDevice:
         input: str | int | None = None,
         output: str | int | None = None,
         latency: str | float = "low",
-        seen: bool = False,
+        seen: Sequence[DeviceInfo] = (),
     ) -> None:
         self.input_name = self.output_name = ""
         self.input_rate = self.output_rate = 0
@@ -76,11 +76,15 @@ class AudioDevice:
         self.flags = dict.fromkeys(_FLAGS, 0)
         self.notice = ""
         self._wanted = {"input": input, "output": output}
-        self._numbered: dict[str, str] = {}  # the names of what was chosen by its number
+        self._numbered = {  # the names of what was chosen by its number
+            kind: choose_device(seen, wanted, kind).name
+            for kind, wanted in self._wanted.items()
+            if seen and str(wanted).isdecimal()
+        }
         self._latency = latency
         self._streams: list[Any] = []
         self._closing: threading.Thread | None = None
-        self._seen = seen
+        self._seen = bool(seen)
 
     def open(self) -> None:
         if self._closing is not None and self._closing.is_alive():  # PortAudio must not be restarted under a stream

@@ -7,6 +7,7 @@ lives: `refresh` does it when an `AudioDevice` is opened.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,7 +63,7 @@ def list_devices(refresh: bool = False) -> list[DeviceInfo]:
     ]
 
 
-def choose_device(devices: list[DeviceInfo], wanted: str | int | None, kind: str) -> DeviceInfo:
+def choose_device(devices: Sequence[DeviceInfo], wanted: str | int | None, kind: str) -> DeviceInfo:
     """The device of a kind ("input" or "output") by number, by a part of its name, or the default. MoshiError says
     what there is.
     """
