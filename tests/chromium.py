@@ -89,6 +89,17 @@ class Browser:
         keys += [{"type": "keyUp", "value": one} for one in reversed(pressed)]
         self.post("/actions", actions=[{"type": "key", "id": "keys", "actions": keys}])
 
+    def click(self, selector: str) -> None:
+        """Clicks an element with a real pointer, which moves the focus too."""
+        box = self.run(
+            f"const node = document.querySelector({selector!r});"
+            "node.scrollIntoView({ block: 'center', behavior: 'instant' });"
+            "const box = node.getBoundingClientRect(); return [box.x + box.width / 2, box.y + box.height / 2]"
+        )
+        steps = [{"type": "pointerMove", "x": round(box[0]), "y": round(box[1])}]
+        steps += [{"type": kind, "button": 0} for kind in ("pointerDown", "pointerUp")]
+        self.post("/actions", actions=[{"type": "pointer", "id": "mouse", "actions": steps}])
+
     def picture(self, path: Path) -> None:
         """Writes what the window shows as a PNG."""
         with urllib.request.urlopen(self.base + "/screenshot", timeout=60) as answer:

@@ -104,6 +104,16 @@ def test_interruptions_and_who_yields() -> None:
     assert figures["other_yields_p50"] == pytest.approx(0.65)
 
 
+def test_a_breath_is_no_yielding() -> None:
+    """Guards against an interruption that Moshi ignored and that counts as honoured, because it took a breath."""
+    turns = take_turns({"user": [(2.0, 3.2)], "moshi": [(0.0, 2.6), (2.85, 9.0)]}, 10)
+    assert [(item.side, item.at, item.yields) for item in turns.interruptions] == [("user", 2.0, "user")]
+    turns = take_turns({"user": [(2.0, 2.3), (2.6, 5.0)], "moshi": [(0.0, 3.1)]}, 10)
+    assert [(item.side, item.at, item.yields) for item in turns.interruptions] == [("user", 2.0, "moshi")]
+    turns = take_turns({"user": [(2.0, 2.3), (2.6, 5.0)], "moshi": [(0.0, 4.0)]}, 10)  # an "mm" before cutting in
+    assert [(item.side, item.at, item.yields) for item in turns.interruptions] == [("user", 2.6, "moshi")]
+
+
 def test_backchannels_take_no_floor() -> None:
     """Guards against a "mm-hm" that counts as an interruption, or that shortens the response times."""
     units = {"user": [(0.0, 4.0), (4.3, 8.0)], "moshi": [(2.0, 2.4), (3.9, 4.2), (8.5, 10.0)]}
@@ -138,6 +148,14 @@ def test_the_floor_follows_a_noisy_lane() -> None:
     level = np.full(1_000, -57.0, np.float32)
     level[300:400] = -30
     assert find_speech(level, 0.01) == [(3.0, 4.0)]
+
+
+def test_the_floor_is_not_that_of_a_muted_microphone() -> None:
+    """Guards against a room that speaks throughout, because a third of the lane is digital silence."""
+    level = np.full(3_000, -50.0, np.float32) + np.random.default_rng(0).normal(0, 0.5, 3_000).astype(np.float32)
+    level[1_000:1_100] = -25
+    level[1_500:2_500] = -120
+    assert find_speech(level, 0.01) == [(10.0, 11.0)]
 
 
 def test_a_codec_that_hums_is_not_speaking(tmp_path: Path) -> None:

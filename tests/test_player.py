@@ -94,6 +94,16 @@ def test_seeking_by_word(shown: Browser) -> None:
     assert now(shown) == pytest.approx(second, abs=0.01)
 
 
+def test_arrow_keys_after_a_click_on_a_word(shown: Browser) -> None:
+    """A click moves the focus into the transcript, and from then on the arrow keys moved an outline, not the time."""
+    shown.run("audio.pause(); audio.play = () => Promise.resolve()")
+    shown.click(".w")
+    assert shown.run("return document.activeElement.id") == "transcript"
+    shown.run("seek(3)")
+    shown.key("\ue014")  # right
+    assert now(shown) == pytest.approx(5, abs=0.05)
+
+
 def test_keys_bookmarks_and_links(shown: Browser, page: Path) -> None:
     """Guards against dead keys, and a bookmark that is lost when the page is opened again."""
     shown.run("localStorage.clear(); document.activeElement.blur(); seek(3)")

@@ -18,7 +18,7 @@ from moshi_mlx.frame import MoshiError, Reply
 from moshi_mlx.recording.codes import CodesLayout, read_codes
 from moshi_mlx.recording.finish import finish
 from moshi_mlx.recording.folder import open_recording
-from moshi_mlx.recording.info import read_info
+from moshi_mlx.recording.info import read_info, write_info
 from moshi_mlx.recording.recorder import Recorder
 from moshi_mlx.recording.script import say
 
@@ -161,7 +161,7 @@ def test_session_json_comes_back(tmp_path: Path) -> None:
     info = replace(
         INFO, kv_bits=8, files={"a": "b"}, sampling={"t": 0.7}, versions={"mlx": "0"}, created="2026", live=True
     )
-    Recorder(tmp_path / "r", info).close()
-    path = tmp_path / "r" / "session.json"
+    path = tmp_path / "session.json"
+    write_info(tmp_path, info)
     path.write_text(json.dumps({**json.loads(path.read_text()), "later": 1}))
-    assert read_info(tmp_path / "r") == info
+    assert read_info(tmp_path) == info

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from recording_kit import INFO
 
 from moshi_mlx.frame import MoshiError
-from moshi_mlx.recording.recorder import place_for
+from moshi_mlx.recording.recorder import Recorder, place_for
 
 
 def test_a_place_is_left_alone_once_a_recording_began(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -20,6 +21,15 @@ def test_a_place_is_left_alone_once_a_recording_began(tmp_path: Path, monkeypatc
     with place_for(tmp_path / "c" / "d"):
         pass
     assert asked == [tmp_path / "c" / "d", tmp_path / "c"]
+
+
+def test_nothing_is_left_of_a_recording_without_a_frame(tmp_path: Path) -> None:
+    """A microphone that could not be opened left five empty files, and the same command was refused from then on."""
+    (tmp_path / "mine").mkdir()
+    for name in ("new", "mine"):
+        with place_for(tmp_path / name), Recorder(tmp_path / name, INFO):
+            pass
+    assert [path.name for path in tmp_path.rglob("*")] == ["mine"]
 
 
 def test_a_place_that_cannot_be_made_leaves_nothing(tmp_path: Path) -> None:

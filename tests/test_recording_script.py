@@ -91,6 +91,14 @@ def test_the_longest_times(tmp_path: Path) -> None:
     assert [line.seconds for line in parse_script(tmp_path / "s.txt", read)] == [0, 3_600, 30, 30]
 
 
+@pytest.mark.parametrize("seconds", [0.0, 0.03])
+@pytest.mark.parametrize("kind", ["interrupt", "wait"])
+def test_as_soon_as_it_happens(kind: str, seconds: float) -> None:
+    """An "interrupt after 0 s" cut in before Moshi said a word."""
+    frames = played([Line(kind, seconds)], set(range(20, 40)))
+    assert len(frames) == (21 if kind == "interrupt" else 41)
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [

@@ -62,13 +62,17 @@ def test_hibiki_is_told_the_end_and_goes_on_until_it_is_done(
 ) -> None:
     """A translation was cut off 4 s after its original, and an early EOS ended it."""
     session = Session(moshi_mlx.load(checkpoint("hibiki")), seed=14)
-    tokens = [session.step(frame).text_token for frame in frames(spoken)]
+    replies = [session.step(frame) for frame in frames(spoken)]
+    tokens = [reply.text_token for reply in replies]
+    first = next(reply.frame for reply in replies if reply.text.strip())
     tokens.append(session.end().text_token)
     while tokens[-1] != 2:
         tokens.append(session.step(np.zeros(FRAME, np.float32)).text_token)
     assert 2 in tokens[:13], "choose a seed with an early EOS"
     assert main(["run", str(spoken), "--model", str(checkpoint("hibiki")), "--seed", "14", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["frames"] == len(tokens) + 2  # the acoustic delay
+    found = json.loads(capsys.readouterr().out)
+    assert found["frames"] == len(tokens) + 2  # the acoustic delay
+    assert found["words"][0]["start"] == pytest.approx((first + 2) * 0.08)  # where the sound has it, too
 
 
 def test_mono_is_the_right_channel(run: Run, spoken: Path, tmp_path: Path) -> None:

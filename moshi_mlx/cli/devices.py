@@ -117,10 +117,9 @@ def _bar(now: Statistics) -> None:
 
 
 def _print(devices: list[DeviceInfo], settings: Settings) -> None:
-    from rich.console import Console
     from rich.table import Table
 
-    from .transcript import clean
+    from .console import clean, data_console
 
     table = Table("", "name", "in", "out", "Hz", "latency ms", "", box=None, pad_edge=False)
     names = available(devices, settings)
@@ -140,9 +139,8 @@ def _print(devices: list[DeviceInfo], settings: Settings) -> None:
             latency,
             ", ".join(marks),
         )
-    console = Console(highlight=False)
     if devices:
-        console.print(table)
+        data_console().print(table)
     else:
         print("no audio devices: connect a microphone and a loudspeaker", file=sys.stderr)
     for kind, name in asdict(settings).items():

@@ -99,12 +99,11 @@ def needs_of(known: Known) -> Needs | None:
 
 def _print(found: dict[str, Any]) -> None:
     """For a person: one line a finding, a table, the verdict last."""
-    from rich.console import Console
     from rich.table import Table
 
-    from .transcript import clean
+    from .console import clean, data_console
 
-    console = Console(highlight=False, emoji=False, markup=False)
+    console = data_console()
     system, machine, sound = found["system"], found["machine"], found["sound"]
     versions = ", ".join(f"{name} {number}" for name, number in found["versions"].items())
     errors = ", ".join(f"{name} {error:.2%}" for name, error in found["kernels"]["errors"].items())

@@ -82,12 +82,13 @@ class Live:
     @property
     def recorded(self) -> bool:
         """Whether a recording began."""
-        return self._recorder is not None
+        return self._recorder is not None and self._recorder.frames > 0
 
     def heard(self, exchange: Exchange) -> None:
         """One frame."""
         reply = exchange.reply
-        due = exchange.seconds + (exchange.lag_ms + FRAME_MS) / 1000  # the text belongs to the frame after this one
+        lead = self.facts.lead if self.facts else 1  # the text belongs to a frame after this one
+        due = exchange.seconds + (exchange.lag_ms + lead * FRAME_MS) / 1000
         self._incoming.append(Heard(exchange.seconds, due, reply.text, level(exchange.user)))
         if self._recorder is not None:
             if reply.frame == 0 and self._frames:
@@ -188,7 +189,7 @@ class Live:
         """Makes the recording's pages; they are left to `record --finish` once it is hurried and a moment has
         passed.
         """
-        if self._recorder is None or self._recorder.failure or not self._frames:
+        if self._recorder is None or self._recorder.failure or not self.recorded:
             return
         pages = threading.Thread(target=self._make_pages, name="pages", daemon=True)
         pages.start()

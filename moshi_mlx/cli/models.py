@@ -45,9 +45,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _list(args: argparse.Namespace) -> int:
     from rich import box
-    from rich.console import Console
     from rich.table import Table
 
+    from .console import data_console
     from .inventory import inventory
 
     rows = inventory()
@@ -60,7 +60,7 @@ def _list(args: argparse.Namespace) -> int:
     for row in rows:
         size, bits = (f"{row[key]:.3g}" if row[key] else "" for key in ("gigabytes", "bits"))
         table.add_row(row["model"], row["note"], size, bits, row["licence"], row["where"] or "–")
-    Console(highlight=False).print(table)
+    data_console().print(table)
     return 0
 
 
@@ -76,10 +76,11 @@ def _show(args: argparse.Namespace) -> int:
 
 
 def _print(found: dict[str, Any]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(highlight=False)
+    from .console import data_console
+
+    console = data_console()
     configuration, parts = found.pop("configuration", None), found.pop("parts", {})
     for name, value in found.items():
         unit = " (" + f"{value / 1e9:.3f} GB)" if ("bytes" in name or "memory" in name) and value > 1e6 else ""

@@ -8,8 +8,9 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, TextIO
 
+from .console import clean
 from .screen import SAYS, clock
-from .transcript import Transcript, clean
+from .transcript import Transcript
 
 if TYPE_CHECKING:
     from .screen import View

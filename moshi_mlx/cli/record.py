@@ -155,6 +155,8 @@ def _take(session: Session, lines: Sequence[Line], folder: Path, info: SessionIn
             whole = False
     if recorder.failure is not None:
         raise MoshiError(recorder.failure)
+    if not recorder.frames:
+        raise KeyboardInterrupt
     return finish(folder), whole
 
 
@@ -167,7 +169,9 @@ def _read(path: Path) -> list[Pcm]:
 def _done(folder: Path, found: Understood) -> None:
     """What Moshi said, on stdout; where it is, on stderr."""
     from ..recording.words import to_txt
+    from .console import clean
 
-    print(to_txt(found.words), end="")
+    for line in to_txt(found.words).splitlines():
+        print(clean(line))
     seconds, seed = found.turns.seconds, found.recording.info.seed
     print(f"recorded {seconds:.1f} s (seed {seed}): open {folder / 'player.html'}", file=sys.stderr)

@@ -23,6 +23,7 @@ import numpy as np
 
 from ..frame import FRAME, FRAME_MS, FRAME_RATE, Pcm
 from ..models.config import EOS
+from .console import clean
 from .options import UsageError, add_kv_bits, add_model, add_sampling, check_sampling, open_session
 
 if TYPE_CHECKING:
@@ -105,9 +106,9 @@ class _Talk:
                 user = np.zeros(FRAME, np.float32) if pcm is None else pcm
                 self._writer.write(reply.pcm if self._mono else np.stack([user, reply.pcm], axis=1))
             if reply.text and self._json:
-                self._pieces.append((reply.frame, reply.text))
+                self._pieces.append((reply.frame + max(0, lm.max_delay - 1), reply.text))  # where OUT.wav has it
             elif reply.text:
-                print(reply.text, end="", flush=True)
+                print(clean(reply.text), end="", flush=True)
             if self._left is not None:
                 self._left -= 1
             elif self._over and reply.text_token == EOS:

@@ -14,7 +14,8 @@ from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
 from ..frame import FRAME_MS, FRAME_RATE
-from .transcript import Line, clean
+from .console import clean
+from .transcript import Line
 
 if TYPE_CHECKING:
     from ..realtime import Statistics

@@ -113,6 +113,8 @@ class Writer:
         self._part = self.path.with_name(f".{self.path.name}.part")
         try:
             self._file = soundfile.SoundFile(self._part, "w", RATE, channels, "PCM_16", format="WAV")
+        except UnicodeEncodeError:
+            raise MoshiError(f"{str(path)!a} is no UTF-8: choose another name") from None
         except soundfile.SoundFileError:
             raise MoshiError(f"{path} cannot be written; may you write in {self.path.parent.absolute()}?") from None
 

@@ -25,11 +25,14 @@ PORTION = 64 << 20  # bytes of weights read before the progress is told
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What the screen says of a model. context: frames it looks back on, 0 for all."""
+    """What the screen says of a model. context: frames it looks back on, 0 for all. lead: frames by which a text comes
+    before its sound.
+    """
 
     label: str
     context: int
     seed: int
+    lead: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +79,8 @@ class SessionFactory:
 
 def facts_of(session: Session) -> Facts:
     """The facts of a session."""
-    moshi = session.moshi
-    return Facts(moshi.located.label, moshi.config.lm.transformer.context or 0, session.seed)
+    lm = session.moshi.config.lm
+    return Facts(session.moshi.located.label, lm.transformer.context or 0, session.seed, max(1, lm.max_delay))
 
 
 def _load(source: str | Path | None, offline: bool, progress: Progress) -> Moshi:

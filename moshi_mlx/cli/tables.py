@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.table import Table
 
 from ..recording.compare import milliseconds
 from ..recording.turns import SPEAKERS
+from .console import clean, data_console
 
 if TYPE_CHECKING:
     from ..recording.finish import Understood
@@ -22,16 +22,16 @@ def print_comparison(found: Mapping[str, Understood]) -> None:
 
     table = Table("")
     for name in found:
-        table.add_column(name, overflow="fold")
+        table.add_column(clean(name), overflow="fold")
     for name, cells in compare(found).items():
-        table.add_row(name, *cells)
-    Console(highlight=False).print(table)
+        table.add_row(name, *map(clean, cells))
+    data_console().print(table)
 
 
 def print_report(turns: TurnTaking) -> None:
     """One recording: a side a column, then what belongs to both, then the parameters."""
     figures = turns.summary()
-    console = Console(highlight=False)
+    console = data_console()
     sides = [figures[side] for side in SPEAKERS]
     table = Table(f"{turns.seconds:.1f} s", *SPEAKERS.values())
     for name, key, show in (

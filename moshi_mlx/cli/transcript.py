@@ -5,16 +5,16 @@ Pieces arrive ahead of their sound; each has the time at which it will be heard,
 
 from __future__ import annotations
 
-import unicodedata
 from collections import deque
 from dataclasses import dataclass, replace
+
+from .console import clean
 
 SPEECH_DB = -45.0  # a user frame above this is speech, for the display
 LONGEST_PAUSE = 2.0  # seconds of silence that end a line of Moshi's
 USER_GAP = 0.8  # seconds of quiet that end a user's turn
 USER_LEAST = 0.24  # seconds: shorter sounds are no turn
 KEPT = 500  # lines
-JOINER = "\u200d"  # invisible, but it builds emoji
 LINE_MOST = 2_000  # characters of one line
 
 
@@ -110,14 +110,3 @@ class Transcript:
     def _append(self, line: Line) -> None:
         self.closed.append(line)
         self.count += 1
-
-
-def clean(text: str) -> str:
-    """Text from outside, safe for a terminal: no control and no direction characters, each white space a blank."""
-    return "".join(
-        " " if letter.isspace() else letter for letter in text if letter.isspace() or not _is_control(letter)
-    )
-
-
-def _is_control(letter: str) -> bool:
-    return unicodedata.category(letter) in ("Cc", "Cf", "Cs", "Co", "Cn") and letter != JOINER

@@ -134,7 +134,9 @@ def open_sound(path: Path) -> Any:
         return soundfile.SoundFile(path)
     except OSError as error:
         raise MoshiError(f"{path} cannot be read: {error.strerror}; name a sound file") from None
-    except (soundfile.SoundFileError, TypeError):
+    except UnicodeEncodeError:
+        raise MoshiError(f"{str(path)!a} is no UTF-8: rename it") from None
+    except (soundfile.SoundFileError, TypeError):  # a TypeError asks for the layout of raw samples
         raise MoshiError(f"{path} is not a sound file that can be read; convert it to WAV, FLAC, Ogg or MP3") from None
 
 

@@ -1,12 +1,13 @@
 """Voice activity: when each lane of a stereo recording speaks.
 
 The method, on blocks of 10 ms: the level is the standard deviation of the block in dB of full scale (so a constant
-offset does not count). A lane's floor is the 10th percentile of its levels, held between −90 and −40 dB. A lane begins
-to speak with the block that reaches floor + 12 dB (at least −50 dB) and stops with the block that falls 6 dB below that
-(hysteresis). Silences shorter than 200 ms inside are bridged, the measure of the literature for an inter-pausal unit;
-what is then shorter than 50 ms is a click and dropped. Trained detectors were weighed: silero needs torch or
-onnxruntime and answers in 32 ms steps, webrtcvad in 10 ms with a hangover; both are blurrier than 20 ms, and these
-lanes are clean.
+offset does not count). A lane's floor is the 10th percentile of its levels, held between −90 and −40 dB. Where that is
+digital silence (mute, ducking and a script's pauses write it), which tells nothing of the room, it is the 2nd
+percentile of the other levels: noise if there is any, else the quietest of the speech. A lane begins to speak with the
+block that reaches floor + 12 dB (at least −50 dB) and stops with the block that falls 6 dB below that (hysteresis).
+Silences shorter than 200 ms inside are bridged, the measure of the literature for an inter-pausal unit; what is then
+shorter than 50 ms is a click and dropped. Trained detectors were weighed: silero needs torch or onnxruntime and answers
+in 32 ms steps, webrtcvad in 10 ms with a hangover; both are blurrier than 20 ms, and these lanes are clean.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ class ActivityParameters:
 
     above_floor: float = 12.0
     floor_percentile: float = 10.0
+    sounding_percentile: float = 2.0
     floor_low: float = -90.0
     floor_high: float = -40.0
     least_level: float = -50.0
@@ -87,7 +89,9 @@ def measure_levels(paths: Sequence[Path]) -> Levels:
                     peaks.append(np.abs(cut).max(axis=1))
         except OSError as error:
             raise MoshiError(f"{path} cannot be read: {error.strerror}; name a stereo recording") from None
-        except soundfile.LibsndfileError as error:
+        except UnicodeEncodeError:
+            raise MoshiError(f"{str(path)!a} is no UTF-8: rename it") from None
+        except (soundfile.LibsndfileError, TypeError) as error:  # a TypeError asks for the layout of raw samples
             raise MoshiError(f"{path} cannot be read as sound: {error}; convert it to WAV") from None
     if not samples:
         raise MoshiError(f"{paths[0] if paths else 'the recording'} holds no sound")
@@ -97,8 +101,7 @@ def measure_levels(paths: Sequence[Path]) -> Levels:
 def find_speech(level: NDArray[np.float32], block: float, parameters: ActivityParameters | None = None) -> list[Span]:
     """Levels of one lane (blocks,) of `block` seconds → its inter-pausal units."""
     p = parameters or ActivityParameters()
-    floor = float(np.clip(np.percentile(level, p.floor_percentile), p.floor_low, p.floor_high))
-    begin = max(floor + p.above_floor, p.least_level)
+    begin = max(_floor(level, p) + p.above_floor, p.least_level)
     # hysteresis: runs of blocks above the lower threshold, from the first block that reaches the upper one
     edges = np.flatnonzero(np.diff(np.concatenate([[0], level >= begin - p.hysteresis, [0]])))
     spans: list[list[float]] = []
@@ -112,3 +115,11 @@ def find_speech(level: NDArray[np.float32], block: float, parameters: ActivityPa
         else:
             spans.append([start, end])
     return [(round(start, 4), round(end, 4)) for start, end in spans if end - start > p.shortest - block / 2]
+
+
+def _floor(level: NDArray[np.float32], p: ActivityParameters) -> float:
+    """The level of the room, in dB."""
+    floor, sounding = np.percentile(level, p.floor_percentile), level[level > SILENCE_DB + 1]
+    if floor <= SILENCE_DB + 1 and len(sounding):
+        floor = np.percentile(sounding, p.sounding_percentile)
+    return float(np.clip(floor, p.floor_low, p.floor_high))

@@ -23,8 +23,8 @@ import numpy as np
 
 from ..frame import FRAME, FRAME_RATE, MoshiError, Pcm, Reply
 from .codes import CODES_FILE, CodesLayout
-from .info import SessionInfo, write_info
-from .wav import PART_LIMIT, StereoWriter, write_all
+from .info import INFO_FILE, SessionInfo, write_info
+from .wav import PART_LIMIT, StereoWriter, find_parts, write_all
 
 TRANSCRIPT_FILE = "transcript.jsonl"
 EVENTS_FILE = "events.jsonl"
@@ -71,7 +71,9 @@ def place_for(folder: Path, began: Callable[[], bool] = lambda: False) -> Iterat
 
 class Recorder:
     """Writes one conversation into a folder. A context manager; leaving it closes the files (`finish` then makes the
-    pages).
+    pages), and takes them away again if there was not a frame.
+
+    frames: taken so far. failure: why it stopped, in one line, or None.
     """
 
     def __init__(
@@ -88,8 +90,10 @@ class Recorder:
         live: `add` never waits. on_failure: told once, in one line, on the recorder's thread, that recording has
         stopped.
         """
+        self._made = not folder.exists()
         make_folder(folder)
         self.folder = folder
+        self.frames = 0
         self.failure: str | None = None
         self._live = live
         self._on_failure = on_failure
@@ -117,6 +121,7 @@ class Recorder:
         and what was measured of it (kept as an event): `step_ms`, `lag_ms` (how much later than on the recording's
         timeline it is played), …
         """
+        self.frames += 1
         event = {"frame": reply.frame, "kind": "frame", **measures} if measures else None
         self._put((reply, np.array(pcm, np.float32), event))
 
@@ -134,8 +139,9 @@ class Recorder:
                 self._queue.put(None, timeout=timeout)
         self._thread.join(until and max(0.0, until - time.monotonic()))
         if self._thread.is_alive():
-            remedy = f"`moshi-mlx record {self.folder} --finish` keeps what it took"
-            self._fail(f"{self.folder}: the disk does not answer; {remedy}")
+            self._fail(f"{self.folder}: the disk does not answer")
+        elif not self.frames:
+            self._discard()
 
     def _put(self, job: _Job) -> None:
         if self.failure is not None:
@@ -147,7 +153,8 @@ class Recorder:
 
     def _fail(self, reason: str) -> None:
         if self.failure is None:
-            self.failure = f"recording stopped: {reason}"
+            keep = f"`moshi-mlx record {self.folder} --finish` makes the pages of what it took"
+            self.failure = f"recording stopped: {reason}; {keep}"
             if self._on_failure is not None:
                 self._on_failure(self.failure)
 
@@ -169,12 +176,20 @@ class Recorder:
                     checked = time.monotonic()
                     self._wav.check()
             except (OSError, ValueError) as error:
-                self._fail(f"{self.folder}: {error}")
+                self._fail(f"{self.folder}: {_why(error)}")
         for close in (self._wav.close, *(lambda fd=fd: os.close(fd) for fd in self._files.values())):
             try:
                 close()
             except OSError as error:
-                self._fail(f"{self.folder}: {error}")
+                self._fail(f"{self.folder}: {_why(error)}")
+
+    def _discard(self) -> None:
+        """Leaves the folder as it was found: files without a frame would only be in the way of the next try."""
+        with contextlib.suppress(OSError):
+            for path in (self.folder / INFO_FILE, *map(self.folder.joinpath, self._files), *find_parts(self.folder)):
+                path.unlink()
+            if self._made:
+                self.folder.rmdir()
 
     def _write(self, jobs: list[_Job]) -> None:
         user, moshi = [np.zeros(0, np.float32)], [np.zeros(0, np.float32)]
@@ -201,6 +216,10 @@ class Recorder:
         """The user's last frames, to which Moshi's answer has not come yet (acoustic delay above 1)."""
         for pcm in self._waiting_user:
             self._wav.write(pcm, np.zeros(FRAME, np.float32))
+
+
+def _why(error: Exception) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
 def _line(value: dict[str, Any]) -> str:

@@ -112,7 +112,7 @@ def perform(lines: Sequence[Line]) -> Performance:
 
 def _watch(line: Line) -> Performance:
     """Silence until Moshi has spoken, or been silent, for so long; or until it is clear that it will not."""
-    length = round(line.seconds * FRAME_RATE)
+    length = max(1, round(line.seconds * FRAME_RATE))  # 0 s is as soon as it happens
     talking = quiet = 0  # frames that the present speech, or silence, has lasted
     answered = False
     for _ in range(round(MONOLOGUE * FRAME_RATE)):

@@ -7,11 +7,11 @@ The terms are those of the dialogue literature (Heldner and Edlund 2010; Nguyen 
 - overlap: both speak. It is *between* turns if it hands over the floor, *within* if the first speaker goes on alone.
 - response: how long after the end of one's speech the other begins, where the floor changes: a gap, or minus the
   overlap.
-- back-channel: a unit of at most 1 s inside the other's turn (units with pauses below 0.5 s), which goes on for 1 s or
-  more. It takes no floor.
-- interruption: any other unit that begins while the other speaks and overlaps it for 0.2 s or more; less cannot be told
-  from an ordinary change of turns. The interrupted has yielded if it falls silent before the interrupter does, or
-  within 1 s; else the interrupter has.
+- turn: units of one speaker with pauses below 0.5 s.
+- back-channel: a unit of at most 1 s inside the other's turn, which goes on for 1 s or more. It takes no floor.
+- interruption: any other turn that begins inside the other's and overlaps it for 0.2 s or more; less cannot be told
+  from an ordinary change of turns. The interrupted has yielded if its turn ends before the interrupter's does, or
+  within 1 s; else the interrupter has. So a breath yields nothing, and to go on after it is no interruption.
 """
 
 from __future__ import annotations
@@ -143,23 +143,24 @@ def take_turns(
     p = turns or TurnParameters()
     backchannels: dict[str, list[Span]] = {}
     interruptions: list[Interruption] = []
+    joined = {side: join_units(units[side], p.turn_pause) for side in SIDES}
+    holding: dict[str, list[Span]] = {}
     for side, other in (SIDES, SIDES[::-1]):
-        turns_of_other = join_units(units[other], p.turn_pause)
         backchannels[side] = [
             (start, end)
             for start, end in units[side]
             if end - start <= p.backchannel + SLACK
-            and any(begin < start and end + p.carries_on <= stop + SLACK for begin, stop in turns_of_other)
+            and any(begin < start and end + p.carries_on <= stop + SLACK for begin, stop in joined[other])
         ]
-        for start, end in units[side]:
-            held = next((unit for unit in units[other] if unit[0] < start < unit[1]), None)
-            if held is None or (start, end) in backchannels[side] or min(held[1], end) - start < p.contested - SLACK:
+        holding[side] = [unit for unit in units[side] if unit not in backchannels[side]]
+        for start, end in join_units(holding[side], p.turn_pause):
+            held = next((turn for turn in joined[other] if turn[0] < start < turn[1]), None)
+            if held is None or min(held[1], end) - start < p.contested - SLACK:
                 continue
             yielded = held[1] <= end or held[1] - start <= p.yielding + SLACK
             after = (held[1] if yielded else end) - start
             interruptions.append(Interruption(side, start, other if yielded else side, round(after, 4)))
     interruptions.sort(key=lambda item: item.at)
-    holding = {side: [unit for unit in units[side] if unit not in backchannels[side]] for side in SIDES}
     return TurnTaking(
         seconds, units, _stretches(units), _responses(holding), interruptions, backchannels, parameters or asdict(p)
     )

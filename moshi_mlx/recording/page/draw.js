@@ -1,7 +1,11 @@
 "use strict";
 /* Draws the lanes and the overview. Knows the data and a time, nothing of the audio. */
 const data = JSON.parse(document.getElementById("data").textContent);
-const unpack = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+const unpack = (text) => { // a loop: Uint8Array.from makes a list of all letters first, which takes seconds for ten minutes of sound
+  const raw = atob(text), bytes = new Uint8Array(raw.length);
+  for (let index = 0; index < raw.length; index++) bytes[index] = raw.charCodeAt(index);
+  return bytes;
+};
 const peaks = { user: unpack(data.peaks.user), moshi: unpack(data.peaks.moshi) };
 const words = [...document.querySelectorAll(".w")].map((node) => ({ node, text: node.textContent, start: +node.dataset.s, end: +node.dataset.e }));
 const loudest = Math.max(24, ...["user", "moshi"].map((side) => peaks[side].reduce((a, b) => Math.max(a, b), 0)));

@@ -65,7 +65,7 @@ audio.addEventListener("play", () => { document.body.classList.add("playing"); $
 audio.addEventListener("pause", () => { document.body.classList.remove("playing"); $("play").setAttribute("aria-label", "Play"); paint(); });
 for (const name of ["seeked", "loadedmetadata"]) audio.addEventListener(name, () => paint(true));
 
-/* the transcript: click a word, or walk with the arrow keys */
+/* the transcript: click a word, or come with Tab and walk with the arrow keys */
 $("transcript").addEventListener("click", (event) => {
   const word = event.target.closest(".w"), turn = event.target.closest(".turn");
   if (String(getSelection())) return;
@@ -79,8 +79,10 @@ function walk(step) {
   words[cursor].node.classList.add("cursor");
   words[cursor].node.scrollIntoView({ block: "nearest" });
 }
+let pointed = false; // a click on a word focuses the transcript too, and is no wish to walk over it
+$("transcript").addEventListener("pointerdown", () => { pointed = true; });
 $("transcript").addEventListener("keydown", (event) => {
-  if (event.target !== $("transcript")) return;
+  if (pointed || event.target !== $("transcript")) return;
   const step = { ArrowRight: 1, ArrowDown: 8, ArrowLeft: -1, ArrowUp: -8 }[event.key];
   if (step && !event.shiftKey) walk(step);
   else if (event.key === "Enter" && cursor >= 0) seek(words[cursor].start, true);
@@ -88,7 +90,7 @@ $("transcript").addEventListener("keydown", (event) => {
   event.preventDefault();
   event.stopPropagation();
 });
-$("transcript").addEventListener("blur", () => { words[cursor]?.node.classList.remove("cursor"); cursor = -1; });
+$("transcript").addEventListener("blur", () => { pointed = false; words[cursor]?.node.classList.remove("cursor"); cursor = -1; });
 
 /* bookmarks: those of the recording, and the reader's own, kept in this browser */
 const own = (() => { try { return JSON.parse(localStorage.getItem(data.id)) || []; } catch { return []; } })();
