@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
@@ -11,6 +12,7 @@ import time
 import wave
 from pathlib import Path
 
+import numpy as np
 import pytest
 import soundfile
 from terminal_kit import CHAT, QUESTION, ROOT, Terminal
@@ -30,6 +32,24 @@ def test_other_signals_restore_the_terminal_too() -> None:
         terminal.process.send_signal(signal.SIGTERM)
         assert terminal.end(5.0) == 128 + signal.SIGTERM
         assert terminal.restored()
+
+
+def test_a_terminal_that_is_not_read_does_not_hold_up_the_end(tmp_path: Path) -> None:
+    """On a stalled ssh the chat was deaf to every signal, with the microphone open."""
+    soundfile.write(tmp_path / "in.wav", np.random.default_rng(0).normal(0, 0.1, 60 * RATE), RATE)
+    words = ["--device", f"file:{tmp_path}/in.wav,{tmp_path}/out.wav", "--record", str(tmp_path / "rec")]
+    with Terminal([*CHAT, *words]) as terminal:
+        terminal.wait_for("● live")
+        for number in range(60):  # each is painted anew, until the terminal is full
+            terminal.resize(300 + number % 2, 100)
+            time.sleep(0.12)
+        terminal.process.send_signal(signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            terminal.process.wait(10)
+        terminal.process.send_signal(signal.SIGTERM)  # the summary waits for its reader, and all is closed
+        assert terminal.process.wait(5) == 128 + signal.SIGTERM
+    assert whole(tmp_path / "rec")
+    assert soundfile.info(tmp_path / "out.wav").samplerate == RATE
 
 
 def test_a_download_that_is_terminated_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,9 +94,9 @@ def test_a_load_that_hangs_does_not_hold_up_the_end() -> None:
 
 def whole(folder: Path) -> bool:
     """A hurried end on a busy machine may leave the pages to `record --finish`, but nothing that they are made of."""
-    recording = open_recording(folder)
-    if not recording.frames:
+    if not folder.exists():  # nothing came into it
         return True
+    recording = open_recording(folder)
     if not recording.info.finished:
         finish(folder)
     return open_recording(folder).info.finished and (folder / "player.html").is_file()

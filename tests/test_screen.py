@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import time
 
 import pytest
 from chat_kit import busy, numbers, view
@@ -14,7 +15,7 @@ from rich.text import Text
 
 from moshi_mlx.cli.options import DEMONSTRATION, QUESTIONS
 from moshi_mlx.cli.screen import View, clock, render
-from moshi_mlx.cli.terminal import BEGIN, END, Painter
+from moshi_mlx.cli.terminal import BEGIN, END, LEAVE, Painter
 from moshi_mlx.cli.transcript import Heard, Line, Transcript
 from tools.train_tiny.script import pairs
 
@@ -221,4 +222,21 @@ class TestPainter:
         os.set_blocking(write, True)
         painter = Painter(write, colour=True)
         painter.paint([Text("hello")])
-        assert painter.written == 0
+        waits = painter.written
+        painter.paint([Text("there")])
+        painter.leave()
+        assert painter.written == waits + len(LEAVE)
+
+    def test_a_terminal_that_takes_some_is_not_waited_for(self) -> None:
+        """A stalled ssh has room for a few bytes: it seemed ready, and the chat slept in the middle of a picture."""
+        ours, theirs = os.openpty()
+        painter, began = Painter(theirs, colour=True), time.monotonic()
+        for number in range(400):
+            painter.paint([Text(f"{number} {row}" * 9) for row in range(40)])
+        painter.leave()
+        assert time.monotonic() - began < 8
+        got = b""
+        while not got.endswith(LEAVE.encode()):  # what waited comes first, and whole
+            got += os.read(ours, 1 << 16)
+            painter.leave()
+        assert b"0 39" in got

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .chat_options import cancels, check, device_of
-from .endings import Endings
+from .endings import Ended, Endings
 from .options import DEMONSTRATION, QUESTIONS, add_kv_bits, add_model, add_sampling
 
 if TYPE_CHECKING:
@@ -90,10 +90,7 @@ def run(args: argparse.Namespace) -> int:
                 return 128 + endings.asked
             plain = None if wants_screen(args.plain) else Plain(sys.stdout, sys.stderr)
             stopped = _talk(args, live, endings, plain)
-        if plain is not None:
-            with contextlib.suppress(BrokenPipeError):
-                plain.lines(live.transcript)
-        return _leave(live, endings, stopped)
+        return _leave(live, endings, plain, stopped)
 
 
 def _talk(args: argparse.Namespace, live: Live, endings: Endings, plain: Plain | None) -> bool:
@@ -209,11 +206,15 @@ def _keep_numbers(path: Path | None, live: Live) -> None:
             print(f"moshi-mlx: {path} cannot be written: {error.strerror}", file=sys.stderr)
 
 
-def _leave(live: Live, endings: Endings, stopped: bool) -> int:
-    """The summary and the exit status."""
-    with contextlib.suppress(OSError):
+def _leave(live: Live, endings: Endings, plain: Plain | None, stopped: bool) -> int:
+    """The last lines, the summary and the exit status."""
+    with contextlib.suppress(OSError, Ended):
+        endings.at_once = True  # all is closed, and a terminal that takes no line must not hold up the end
+        if plain is not None:
+            plain.lines(live.transcript)
         for line in live.summary():
             print(line, file=sys.stderr)
+    endings.at_once = False
     began = live.talk.statistics().frames > 0
     status = 128 + endings.asked if endings.asked and not (began and endings.asked == signal.SIGINT) else 0
     live.talk.check()

@@ -1,7 +1,7 @@
 """The terminal as the chat uses it: a screen painted by differences, keys without echo, everything put back at the end.
 
 Only lines that changed are written, inside a synchronized update, so nothing flickers and few bytes flow. A terminal
-that takes no bytes just now is passed over until it does: painting never waits.
+that takes no bytes just now is passed over until it does: nothing here waits for it.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import shutil
 import sys
 import tempfile
 import termios
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -24,13 +25,55 @@ LEAVE = "\x1b[0m\x1b[?7h\x1b[?25h\x1b[?1049l"
 BEGIN, END = "\x1b[?2026h", "\x1b[?2026l"  # shown at once, by terminals that can
 TYPED_MOST = 8  # bytes at once; more is pasted text, not keys
 KEPT_STDERR = 4_000  # bytes, the last ones
+PATIENCE = 0.3  # seconds in which a terminal must take the last that is sent to it
+PIECE = 512  # bytes that a pipe takes without waiting, if it takes any
+
+
+class Outlet:
+    """Bytes for a terminal that are sent as far as it takes them; the rest waits here, not the caller."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self._rest = b""
+        self._own: int | None = None
+        with contextlib.suppress(OSError):  # opened anew, for a shell shares the modes of its own
+            self._own = os.open(os.ttyname(fd), os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
+
+    def send(self, data: bytes) -> None:
+        """Sends what waits, then this."""
+        self._rest += data
+        self.flush()
+
+    def flush(self, patience: float = 0.0) -> bool:
+        """Whether nothing waits any more, within so many seconds."""
+        until = time.monotonic() + patience
+        while self._rest:
+            rest = max(0.0, until - time.monotonic())
+            if not select.select([], [self.fd if self._own is None else self._own], [], rest)[1]:
+                return False
+            with contextlib.suppress(BlockingIOError):
+                if self._own is None:
+                    self._rest = self._rest[os.write(self.fd, self._rest[:PIECE]) :]
+                else:
+                    self._rest = self._rest[os.write(self._own, self._rest) :]
+                continue
+            if rest == 0:
+                return False
+            time.sleep(0.01)
+        return True
+
+    def close(self) -> None:
+        """What still waits is given up."""
+        if self._own is not None:
+            os.close(self._own)
+            self._own = None
 
 
 class Painter:
     """Writes the lines that changed to a terminal."""
 
     def __init__(self, fd: int, colour: bool) -> None:
-        self._fd = fd
+        self._outlet = Outlet(fd)
         self._console = Console(
             force_terminal=True,
             color_system="standard" if colour else None,
@@ -47,14 +90,14 @@ class Painter:
         """Columns and lines now; what was painted is forgotten when they change."""
         size = shutil.get_terminal_size()
         with contextlib.suppress(OSError):
-            size = os.get_terminal_size(self._fd)
+            size = os.get_terminal_size(self._outlet.fd)
         if size != self._size:
             self._size, self._shown = size, []
         return size
 
     def paint(self, lines: Sequence[Text]) -> None:
         """Shows the lines from the top, all else empty."""
-        if not select.select([], [self._fd], [], 0)[1]:
+        if not self._outlet.flush():
             return
         old = self._shown
         parts = [] if old else ["\x1b[0m\x1b[2J"]
@@ -73,16 +116,20 @@ class Painter:
         self.send(ENTER)
 
     def leave(self) -> None:
-        """Puts back what stood there before; harmless on a terminal that has gone."""
+        """Puts back what stood there before; harmless on a terminal that has gone, and on one that takes nothing."""
         with contextlib.suppress(OSError):
             self.send(LEAVE)
+            self._outlet.flush(PATIENCE)
+
+    def close(self) -> None:
+        """Nothing will be painted any more."""
+        self._outlet.close()
 
     def send(self, text: str) -> None:
         """Writes text as it is."""
         data = text.encode("utf-8", "replace")
         self.written += len(data)
-        while data:
-            data = data[os.write(self._fd, data) :]
+        self._outlet.send(data)
 
     def _ansi(self, line: Text) -> str:
         with self._console.capture() as capture:
@@ -109,7 +156,8 @@ class Keyboard:
     def leave(self) -> None:
         """As it was; harmless on a terminal that has gone."""
         with contextlib.suppress(termios.error):
-            termios.tcsetattr(self._fd, termios.TCSAFLUSH, self._before)
+            termios.tcsetattr(self._fd, termios.TCSANOW, self._before)
+            termios.tcflush(self._fd, termios.TCIFLUSH)  # TCSAFLUSH would wait until the terminal has taken all output
 
     def read(self, timeout: float) -> str:
         """The keys pressed within `timeout` seconds; "" for none, for a control sequence and for pasted text. A
@@ -135,6 +183,7 @@ def full_screen(fd: int, colour: bool) -> Iterator[Painter]:
         yield painter
     finally:
         painter.leave()
+        painter.close()
 
 
 @contextlib.contextmanager
@@ -168,8 +217,11 @@ def kept_stderr(show: bool = True) -> Iterator[None]:
             lines = dict.fromkeys(  # each once: some repeat for ever
                 kept.read().decode("utf-8", "replace").splitlines()
             )
+            outlet = Outlet(2)
             with contextlib.suppress(OSError):
-                sys.stderr.writelines(f"{line}\n" for line in lines if show)
+                outlet.send("".join(f"{line}\n" for line in lines if show).encode())
+                outlet.flush(PATIENCE)
+            outlet.close()
 
 
 def wants_screen(plain: bool) -> bool:
