@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +53,15 @@ def test_the_round_trip_is_measured_to_the_sample() -> None:
         trips.append(found.round_trip_ms)
     assert trips[1] - trips[0] == pytest.approx(200.0, abs=0.1)
     assert 20 < trips[0] < 400
+
+
+def test_a_device_that_gives_nothing_is_no_missing_permission(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No block at all was told as exact zeros: "allow it in System Settings"."""
+    monkeypatch.setattr("moshi_mlx.cli.soundcheck.PATIENCE", 0.1)
+    device = VirtualDevice(lambda start, count: np.zeros(count, np.float32), input_rate=RATE, output_rate=RATE)
+    monkeypatch.setattr(device, "wait", lambda signal, timeout: time.sleep(0.01))  # its clock stands still
+    with pytest.raises(MoshiError, match="delivers no sound at all"):
+        check(device, listen=0.1)
 
 
 def test_silence_has_no_round_trip() -> None:

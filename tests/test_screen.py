@@ -85,6 +85,14 @@ def test_help_names_every_key_on_the_smallest_screen() -> None:
     assert "…" not in shown
 
 
+def test_advice_that_stands_hides_no_notice() -> None:
+    """A Bluetooth microphone's advice stands for the whole conversation; behind it the disk ran full."""
+    for height in (12, 40):
+        shown = "\n".join(line.plain for line in render(view(notice="disk full", advice="a Bluetooth"), 80, height))
+        assert "disk full" in shown
+        assert "a Bluetooth" in shown
+
+
 def test_states_are_words_not_only_colours() -> None:
     """On a colourless terminal muted and live looked alike."""
     for known, word in (

@@ -46,9 +46,9 @@ def bluetooth_hint(name: str, rate: int) -> str:
     return "a Bluetooth microphone lowers the sound quality of both directions; choose another one with --input"
 
 
-def permission_hint(platform: str, environ: Mapping[str, str]) -> str:
-    """Why a microphone gives exact zeros, and what to do. platform: as `sys.platform`."""
-    if platform != "darwin":
+def permission_hint(platform: str, environ: Mapping[str, str], heard: bool = False) -> str:
+    """Why a microphone gives exact zeros, and what to do. platform: as `sys.platform`; heard: it gave sound before."""
+    if platform != "darwin" or heard:
         return "the microphone gives exact zeros: is it muted or unplugged? `moshi-mlx devices --test` listens to it"
     app = TERMINALS.get(environ.get("TERM_PROGRAM", ""), "this terminal")
     return (
@@ -72,9 +72,9 @@ def choose_echo(wish: str, output: str, installed: bool) -> tuple[str, str]:
 
 def slow_stage(now: Statistics) -> str:
     """Why the conversation lags, in words that name the slow stage; "" while it does not."""
-    if now.frames and now.frame_p50 > FRAME_MS:
+    if now.frame_mean > FRAME_MS:
         return (
-            f"the model takes {now.frame_p50:.0f} ms a frame and has {FRAME_MS:.0f}: too slow; close other programs, "
+            f"the model takes {now.frame_mean:.0f} ms a frame and has {FRAME_MS:.0f}: too slow; close other programs, "
             "or see what `moshi-mlx doctor` says"
         )
     if now.lag_ms <= now.target_ms + LATE_MS:
@@ -91,11 +91,11 @@ def slow_stage(now: Statistics) -> str:
 def advice(now: Statistics, live: bool, platform: str, environ: Mapping[str, str]) -> str:
     """The one thing most worth doing now; "" when all is well. live: a microphone, not a file."""
     if live and now.input_zero_s >= SILENT_S and not now.muted and not now.paused:
-        return permission_hint(platform, environ)
+        return permission_hint(platform, environ, now.input_heard)
     if slow := slow_stage(now):
         return slow
     if live and now.flags.get("output_underflow", 0) > max(CRACKLES, now.seconds / 10):
         return "the loudspeaker was not served in time again and again (it crackles): try --latency 60"
-    if live and now.echo == "off" and now.output_name and not is_headphone(now.output_name):
+    if live and now.echo == "off" and not now.push_to_talk and now.output_name and not is_headphone(now.output_name):
         return "Moshi may hear itself: use headphones, --echo cancel or --push-to-talk"
     return bluetooth_hint(now.input_name, now.input_rate) if live else ""

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rich.cells import cell_len, set_cell_size
 from rich.text import Text
 
 from ..frame import FRAME_MS, FRAME_RATE
 from .console import clean
+from .layout import at_most, fit, pack, spread, wrap
 from .transcript import Line
 
 if TYPE_CHECKING:
@@ -68,20 +68,26 @@ def render(view: View, width: int, height: int) -> list[Text]:
     """The screen."""
     top = [_header(view, width)]
     if view.banner:
-        top += _most(view.banner, "magenta", width, 2 if height > 20 else 1)
+        top += at_most(view.banner, "magenta", width, 2 if height > 20 else 1)
     bottom = [Text("─" * width, "dim"), *_meters(view, width)]
-    said = "" if view.help else clean(view.advice or view.notice)
-    notice = _most(said, "bold red" if view.advice else "magenta", width, 3)
-    keys = _pack([Text.assemble((key, "bold"), " ", what) for key, what, _ in KEYS], width)
+    notice = [] if view.help else _told(view, width, height)
+    keys = pack([Text.assemble((key, "bold"), " ", what) for key, what, _ in KEYS], width)
     room = height - len(top) - len(bottom) - len(notice) - 1 - LEAST_TALK
     keys = keys[: 1 if room < 6 else 2]
-    fields = [] if view.help else _pack(_fields(view), width)[: max(1, room - len(keys) + 1)]
+    fields = [] if view.help else pack(_fields(view), width)[: max(1, room - len(keys) + 1)]
     bottom += [*fields, *notice, *keys]
     rows = height - len(top) - len(bottom)
     middle = _help() if view.help else _talk(view, width, rows)
     middle = middle[-rows:] if rows > 0 and not view.help else middle[: max(0, rows)]
     lines = [*top, *middle, *[Text()] * (rows - len(middle)), *bottom]
-    return [_fit(line, width) for line in lines[:height]]
+    return [fit(line, width) for line in lines[:height]]
+
+
+def _told(view: View, width: int, height: int) -> list[Text]:
+    """Notice and advice: both, for either may stand for the whole conversation."""
+    most = 3 if not (view.notice and view.advice) else 2 if height > 20 else 1
+    notice, advice = clean(view.notice), clean(view.advice)
+    return at_most(notice, "magenta", width, most) + at_most(advice, "bold red", width, most)
 
 
 def clock(seconds: float) -> str:
@@ -96,15 +102,7 @@ def _header(view: View, width: int) -> Text:
     recording = ("● rec  " if view.recording else "", "red")
     right = Text.assemble(recording, (state, style), "  ", clock(view.now.seconds))
     left = Text.assemble(("Moshi", "bold"), f"  {clean(view.title)}")
-    return _spread(left, right, width)
-
-
-def _most(said: str, style: str, width: int, most: int) -> list[Text]:
-    """A text in so many lines at most."""
-    lines = _wrap(Text(said, style), width) if said else []
-    if len(lines) > most:
-        lines[most - 1].append(" …")
-    return lines[:most]
+    return spread(left, right, width)
 
 
 def _state(now: Statistics) -> tuple[str, str]:
@@ -142,7 +140,11 @@ def _fields(view: View) -> list[Text]:
     late, lost = n.lag_ms > n.target_ms + FRAME_MS, n.dropped_ms > 0
     fields = [
         _field("lag", f"{n.lag_ms:.0f} ms (target {n.target_ms:.0f})", late),
-        _field("frame", f"{n.frame_p50:.0f}, p95 {n.frame_p95:.0f} of {FRAME_MS:.0f} ms", n.frame_p95 > FRAME_MS),
+        _field(
+            "frame",
+            f"{n.frame_p50:.0f}, p95 {n.frame_p95:.0f} of {FRAME_MS:.0f} ms",
+            max(n.frame_mean, n.frame_p95) > FRAME_MS,
+        ),
         _field("misses", f"{n.misses}", n.misses > 0),
         _field("underruns", f"{n.underruns}", n.underruns > 0),
         _field("overruns", f"{n.overruns}", n.overruns > 0),
@@ -179,11 +181,11 @@ def _talk(view: View, width: int, rows: int) -> list[Text]:
         return _starting(view, width)
     if not view.lines:
         said = f"Speak: Moshi listens. Try {view.known}." if view.known else "Speak: Moshi listens."
-        return [Text(), *_wrap(Text(said if rows > 2 else "Speak.", "dim"), width)]
+        return [Text(), *wrap(Text(said if rows > 2 else "Speak.", "dim"), width)]
     lines: list[Text] = []
     for line in reversed(view.lines):
         stamp = f"{clock(line.seconds):>{len(clock(view.now.seconds))}}  {SAYS[line.who]:<5}  "
-        wrapped = _wrap(Text(clean(line.text).strip(), STYLES[line.who]), max(8, width - len(stamp)))
+        wrapped = wrap(Text(clean(line.text).strip(), STYLES[line.who]), max(8, width - len(stamp)))
         block = [Text.assemble((stamp if not i else " " * len(stamp), "dim"), part) for i, part in enumerate(wrapped)]
         lines = block + lines
         if len(lines) >= rows:
@@ -203,45 +205,3 @@ def _starting(view: View, width: int) -> list[Text]:
 
 def _help() -> list[Text]:
     return [Text.assemble((f"  {key:<7}", "bold"), what) for key, _, what in KEYS]
-
-
-def _wrap(text: Text, width: int) -> list[Text]:
-    """Lines of at most `width` cells, broken between words where that is possible."""
-    lines: list[Text] = [Text()]
-    for word in text.plain.split():
-        while cell_len(word) > width:
-            head = set_cell_size(word, width).rstrip() or word[0]
-            lines.append(Text(head))
-            word = word[len(head) :]
-        gap = 1 if lines[-1] else 0
-        if lines[-1].cell_len + gap + cell_len(word) > width:
-            lines.append(Text())
-            gap = 0
-        lines[-1].append(" " * gap + word)
-    lines = [line for line in lines if line] or [Text()]
-    for line in lines:
-        line.stylize(text.style)
-    return lines
-
-
-def _pack(fields: Sequence[Text], width: int) -> list[Text]:
-    """Fields in lines, none broken."""
-    lines: list[Text] = []
-    for field in fields:
-        if lines and lines[-1].cell_len + 3 + field.cell_len <= width:
-            lines[-1].append(" · ", "dim").append_text(field)
-        else:
-            lines.append(field.copy())
-    return lines
-
-
-def _spread(left: Text, right: Text, width: int) -> Text:
-    room = width - right.cell_len - 1
-    left = _fit(left, room)
-    return left.append(" " * (width - left.cell_len - right.cell_len)).append_text(right)
-
-
-def _fit(line: Text, width: int) -> Text:
-    line = line.copy()
-    line.truncate(max(0, width), overflow="ellipsis")
-    return line

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..frame import FRAME, RATE, Codes, Pcm, Reply
+from ..frame import FRAME, RATE, Codes, MoshiError, Pcm, Reply
 from ..realtime import Conversation, Statistics
 from ..realtime.device import Device
 from ..realtime.statistics import level
@@ -110,6 +110,8 @@ def check(
             time.sleep(PERIOD)
         now = talk.statistics()
     talk.check()
+    if not chimer.heard:
+        raise MoshiError(f"{now.input_name} delivers no sound at all: unplug it, or choose another with --input")
     heard = np.concatenate([*chimer.heard, np.zeros(1, np.float32)])
     return Checked(
         input_name=now.input_name,

@@ -18,6 +18,7 @@ from ..frame import FRAME_MS, FRAME_RATE, Pcm, Reply
 FLOOR_DB = -120.0  # the level of silence
 _WINDOW = 7_500  # frames over which percentiles are taken: ten minutes
 _EVENTS = 1_000  # events kept for the log
+_LATELY = 60  # frames, about five seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +45,14 @@ class Statistics:
 
     lag_ms = capture_ms (captured, not stepped) + playback_ms (stepped, not played); device_ms (what the sound system
     says it adds) comes on top. target_ms is the lag to be expected from the frame, the model's time, the device's
-    blocks and the jitter margin (margin_ms). frame_p50 … frame_max: the model's time a frame, misses: frames that took
-    longer than 80 ms. wait_ms: mean idle time before a frame; resample_ms and echo_ms: mean cost a frame. underruns:
-    the model's sound was late (underrun_ms of silence were played instead); overruns: the capture ring was full
-    (overrun_ms lost). flags: what PortAudio reported, by kind; on macOS its input overflow is often a false alarm.
-    callback_errors must be 0. dropped_silent_ms, dropped_ms: captured sound not shown to the model, silent and other.
-    skipped_ms: Moshi's sound not played; inserted_ms: silence added to Moshi's sound (jitter margin). input_zero_s: for
-    how long the microphone has given exact zeros (a missing permission). notice: the last thing worth telling.
+    blocks and the jitter margin (margin_ms). frame_p50 … frame_max: the model's time a frame, frame_mean: its mean over
+    the last five seconds, misses: frames that took longer than 80 ms. wait_ms: mean idle time before a frame;
+    resample_ms and echo_ms: mean cost a frame. underruns: the model's sound was late (underrun_ms of silence were
+    played instead); overruns: the capture ring was full (overrun_ms lost). flags: what PortAudio reported, by kind; on
+    macOS its input overflow is often a false alarm. callback_errors must be 0. dropped_silent_ms, dropped_ms: captured
+    sound not shown to the model, silent and other. skipped_ms: Moshi's sound not played; inserted_ms: silence added to
+    Moshi's sound (jitter margin). input_zero_s: for how long the microphone has given exact zeros (a missing
+    permission); input_heard: it has given others before. notice: the last thing worth telling.
     """
 
     state: str  # "new" | "starting" | "running" | "paused" | "reopening" | "stopped" | "failed"
@@ -66,6 +68,7 @@ class Statistics:
     capture_ms: float
     playback_ms: float
     device_ms: float
+    frame_mean: float
     frame_p50: float
     frame_p95: float
     frame_p99: float
@@ -87,6 +90,7 @@ class Statistics:
     input_level: float
     output_level: float
     input_zero_s: float
+    input_heard: bool
     muted: bool
     paused: bool
     push_to_talk: bool
@@ -134,6 +138,7 @@ class Meter:
         self.epoch: float | None = None  # when the audio was first opened, on the device's clock
         self.input_level = self.output_level = FLOOR_DB
         self.input_zero_s = 0.0
+        self.input_heard = False
         self.events: deque[dict[str, Any]] = deque(maxlen=_EVENTS)
         self._steps = np.zeros(_WINDOW, np.float32)  # ms, a ring
 
@@ -143,7 +148,9 @@ class Meter:
 
     def heard(self, raw: Pcm, rate: int) -> None:
         """Takes what the microphone gave, before anything is done to it."""
-        self.input_zero_s = 0.0 if raw.any() else self.input_zero_s + len(raw) / rate
+        sounds = bool(raw.any())
+        self.input_heard |= sounds
+        self.input_zero_s = 0.0 if sounds else self.input_zero_s + len(raw) / rate
 
     def stepped(self, step_ms: float, user: Pcm, reply: Pcm) -> None:
         """Takes a frame's measures."""
@@ -156,12 +163,17 @@ class Meter:
     @property
     def recent_ms(self) -> float:
         """The longest model time of the last second."""
-        return float(self._last_second().max(initial=0.0))
+        return float(self._last(round(FRAME_RATE)).max(initial=0.0))
+
+    @property
+    def mean_ms(self) -> float:
+        """The mean model time of the last five seconds."""
+        return float(self._last(_LATELY).mean()) if self.frames else 0.0
 
     @property
     def keeping_up(self) -> bool:
         """Whether the model's mean time over the last second is below a frame."""
-        return bool(self._last_second().mean() < FRAME_MS) if self.frames else True
+        return bool(self._last(round(FRAME_RATE)).mean() < FRAME_MS) if self.frames else True
 
     def percentiles(self) -> tuple[float, float, float]:
         """p50, p95 and p99 of the model's time, ms."""
@@ -169,8 +181,8 @@ class Meter:
         p50, p95, p99 = np.percentile(kept, (50, 95, 99)) if len(kept) else (0.0, 0.0, 0.0)
         return float(p50), float(p95), float(p99)
 
-    def _last_second(self) -> Pcm:
-        count = min(self.frames, round(FRAME_RATE))
+    def _last(self, frames: int) -> Pcm:
+        count = min(self.frames, frames)
         return self._steps[np.arange(self.frames - count, self.frames) % _WINDOW]
 
 
