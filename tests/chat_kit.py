@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import threading
+import time
 import typing
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import soundfile
 
+from moshi_mlx.cli.live import Live
 from moshi_mlx.cli.screen import View
+from moshi_mlx.cli.stepper import Facts
 from moshi_mlx.cli.transcript import Line
-from moshi_mlx.frame import Pcm, Reply
-from moshi_mlx.realtime import Statistics
+from moshi_mlx.frame import RATE, Pcm, Reply
+from moshi_mlx.realtime import FileDevice, Statistics
+from moshi_mlx.recording.info import SessionInfo
+
+INFO = SessionInfo(model="mock", seed=7, codebooks=8, user_codebooks=8, card=2048)
 
 LINES = (
     Line(3, "moshi", "Hello, I am Moshi. What shall we talk about today, you and I, on this fine machine of yours?"),
@@ -104,3 +112,21 @@ def busy() -> View:
         recording=True,
         advice="lag: some frames take 158 ms; close other programs or take a lighter checkpoint",
     )
+
+
+def make(tmp_path: Path, stepper: Echo, seconds: float, *, realtime: bool = False, folder: Path | None = None) -> Live:
+    """A chat of a mock with a file of noise."""
+    noise = np.random.default_rng(0).normal(0, 0.1, round(seconds * RATE)).astype(np.float32)
+    soundfile.write(tmp_path / "in.wav", noise, RATE)
+    device = FileDevice(tmp_path / "in.wav", tmp_path / "out.wav", realtime=realtime)
+    live = Live(device, factory_of(stepper), echo=lambda output: ("off", "a file"), live=False, folder=folder)
+    live.ready(Facts("mock", 250, 7), INFO if folder else None)
+    return live
+
+
+def until(what: Callable[[], bool], seconds: float = 10.0) -> None:
+    """Waits until it is so."""
+    end = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < end
+        time.sleep(0.01)

@@ -6,15 +6,17 @@ import json
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pulse
 import pytest
 from needs import needs
+from portaudio_kit import MIC
 from terminal_kit import ROOT
 
-from moshi_mlx.cli.devices import available, judge
+from moshi_mlx.cli.devices import _print, available, judge
 from moshi_mlx.cli.settings import Settings, read_settings, settings_file, write_settings
 from moshi_mlx.cli.soundcheck import CHIME_SECONDS, Checked, Chimer, check, find, make_chime
 from moshi_mlx.frame import FRAME, RATE, MoshiError, Pcm
@@ -58,7 +60,7 @@ def test_the_round_trip_is_measured_to_the_sample() -> None:
 def test_a_device_that_gives_nothing_is_no_missing_permission(monkeypatch: pytest.MonkeyPatch) -> None:
     """No block at all was told as exact zeros: "allow it in System Settings"."""
     monkeypatch.setattr("moshi_mlx.cli.soundcheck.PATIENCE", 0.1)
-    device = VirtualDevice(lambda start, count: np.zeros(count, np.float32), input_rate=RATE, output_rate=RATE)
+    device = VirtualDevice(lambda start, count: np.zeros(count, np.float32), lambda block: None)
     monkeypatch.setattr(device, "wait", lambda signal, timeout: time.sleep(0.01))  # its clock stands still
     with pytest.raises(MoshiError, match="delivers no sound at all"):
         check(device, listen=0.1)
@@ -171,3 +173,11 @@ def test_list_choose_and_test_on_portaudio() -> None:
         heard = json.loads(devices("--test", "--json").stdout)
         assert not heard["zeros"]
         assert 20 < heard["round_trip_ms"] < 1500
+
+
+def test_a_name_is_no_style(capsys: pytest.CaptureFixture[str]) -> None:
+    """A device called "Scarlett [usb]" lost its end, and one called "[/usb]" was a traceback."""
+    _print([replace(MIC, name=name) for name in ("Scarlett [usb]", "Odd [/usb]", "Mic :mute:")], Settings())
+    shown = capsys.readouterr().out
+    for name in ("Scarlett [usb]", "Odd [/usb]", "Mic :mute:"):
+        assert name in shown

@@ -10,37 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import soundfile
-from chat_kit import Echo, factory_of
+from chat_kit import Echo, make, until
 
-from moshi_mlx.cli.live import Live, size
-from moshi_mlx.cli.stepper import Facts, Memory
-from moshi_mlx.frame import RATE
+from moshi_mlx.cli.live import Live
+from moshi_mlx.cli.stepper import Memory
 from moshi_mlx.realtime import FileDevice
 from moshi_mlx.recording.folder import open_recording
-from moshi_mlx.recording.info import SessionInfo
-
-INFO = SessionInfo(model="mock", seed=7, codebooks=8, user_codebooks=8, card=2048)
-
-
-def make(tmp_path: Path, stepper: Echo, seconds: float, *, realtime: bool = False, folder: Path | None = None) -> Live:
-    """A chat of a mock with a file of noise."""
-    noise = np.random.default_rng(0).normal(0, 0.1, round(seconds * RATE)).astype(np.float32)
-    soundfile.write(tmp_path / "in.wav", noise, RATE)
-    device = FileDevice(tmp_path / "in.wav", tmp_path / "out.wav", realtime=realtime)
-    live = Live(device, factory_of(stepper), echo=lambda output: ("off", "a file"), live=False, folder=folder)
-    live.ready(Facts("mock", 250, 7), INFO if folder else None)
-    return live
-
-
-def until(what: Callable[[], bool], seconds: float = 10.0) -> None:
-    """Waits until it is so."""
-    end = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 def test_a_file_conversation_is_told_and_recorded(tmp_path: Path) -> None:
@@ -122,49 +98,6 @@ def test_a_real_model_lives_on_one_thread(tmp_path: Path, monkeypatch: pytest.Mo
     assert live.facts.seed == 1
 
 
-def test_keys_do_what_they_say(tmp_path: Path) -> None:
-    """Keys: mute and talk did not come back, reset broke a recording's frame numbers, a mark was lost."""
-    stepper = Echo()
-    live = make(tmp_path, stepper, 30.0, realtime=True, folder=tmp_path / "rec")
-    live.talk.start()
-    until(lambda: stepper.frame > 3)
-    live.press("m")
-    until(lambda: stepper.heard[-1] == 0)
-    assert live.view("linux", {}).now.muted
-    live.press("m")
-    until(lambda: stepper.heard[-1] > 0)
-    live.talk.push_to_talk(True)
-    until(lambda: stepper.heard[-1] == 0)
-    live.press(" ")
-    until(lambda: stepper.heard[-1] > 0)
-    live.press(" ")
-    live.talk.push_to_talk(False)
-    live.press("p")
-    until(lambda: live.view("linux", {}).now.state == "paused")
-    stood = len(stepper.heard)
-    time.sleep(0.2)
-    assert len(stepper.heard) <= stood + 1
-    live.press("p")
-    live.press("b")
-    before = len(stepper.heard)
-    live.press("r")
-    until(lambda: stepper.frame < before and len(stepper.heard) > before + 2)
-    live.press("d")
-    until(lambda: live.view("linux", {}).now.reopened == 1)
-    live.press("h")
-    assert live.view("linux", {}).help
-    live.press("x")
-    assert not live.quit
-    live.press("q")
-    assert live.quit
-    assert live.end(2.0)
-    recording = open_recording(tmp_path / "rec")
-    assert next(event.label for event in recording.events("mark")).startswith("bookmark at 00:0")
-    assert len(recording.events("reset")) == 1
-    assert recording.frames == len(stepper.heard)
-    assert [line.text for line in live.transcript.lines() if line.who == "note"] == ["bookmark", "a new conversation"]
-
-
 def test_a_recording_knows_its_underruns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A crackle was on the screen and in the log, but nobody could find it in the recording."""
     live = make(tmp_path, Echo(), 0.4, folder=tmp_path / "rec")
@@ -240,4 +173,4 @@ def test_pages_are_left_when_it_is_hurried(tmp_path: Path, monkeypatch: pytest.M
 
 def test_memory_has_a_unit_that_fits() -> None:
     """The tiny model's memory read "0.0 GB"."""
-    assert size(Memory(1_200_000, 300_000, 1_500_000)) == "1.2 MB (cache 0.3, peak 1.5)"
+    assert str(Memory(1_200_000, 300_000, 1_500_000)) == "1.2 MB (cache 0.3, peak 1.5)"

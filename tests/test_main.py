@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -65,3 +67,15 @@ def wait_for(path: Path) -> None:
     while not path.exists():
         assert time.monotonic() < end
         time.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    ("words", "environ"),
+    [("models list", {"PYTHONIOENCODING": "latin-1"}), ("models list >&-", {}), ("models list <&- 2>&-", {})],
+)
+def test_any_terminal_and_any_supervisor(words: str, environ: dict[str, str]) -> None:
+    """A dash on a terminal of Latin letters, or a stream that a supervisor had closed, was a traceback."""
+    line = f"{shlex.quote(sys.executable)} -m moshi_mlx.cli.main {words}"
+    done = subprocess.run(["sh", "-c", line], capture_output=True, env={**os.environ, **environ}, check=False)
+    assert done.returncode == 0
+    assert done.stderr == b""

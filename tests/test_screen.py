@@ -147,6 +147,19 @@ class TestTranscript:
         transcript.advance(1.3)
         assert transcript.lines() == [Line(1.3, "moshi", "Hello")]
 
+    def test_a_new_conversation_begins_without_words_of_the_old(self) -> None:
+        """What Moshi was about to say stood below "a new conversation", though nobody heard it."""
+        transcript = Transcript()
+        transcript.add(Heard(1.0, 1.1, "The capital", -90))
+        transcript.add(Heard(1.1, 1.5, " of France", -90))
+        transcript.advance(1.2)
+        transcript.add(Heard(1.3, 1.4, "", -90, anew=True))
+        transcript.finish()
+        assert [(line.who, line.text) for line in transcript.lines()] == [
+            ("moshi", "The capital"),
+            ("note", "a new conversation"),
+        ]
+
     def test_turns_make_lines(self) -> None:
         """Everything Moshi ever said stood in one endless line."""
         transcript = Transcript()

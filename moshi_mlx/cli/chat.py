@@ -53,7 +53,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="auto: off with headphones, else cancel where it is installed, else duck (one talks at a time)",
     )
-    sound.add_argument("--push-to-talk", action="store_true", help="the space bar switches your microphone on and off")
+    sound.add_argument(
+        "--push-to-talk", action="store_true", help="talk only while the space bar is held, or between two taps of it"
+    )
     sound.add_argument("--device", metavar="file:IN[,OUT.wav]", help="a sound file as microphone, one as loudspeaker")
     keep = parser.add_argument_group("what is kept")
     keep.add_argument("--record", type=Path, metavar="FOLDER", help="record the conversation into a new folder")
@@ -88,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
             endings.at_once = False  # from here on there is something to close
             if endings.asked:
                 return 128 + endings.asked
-            plain = None if wants_screen(args.plain) else Plain(sys.stdout, sys.stderr)
+            plain = None if wants_screen(args.plain) else Plain(sys.stdout, sys.stderr, sys.stdin.isatty())
             stopped = _talk(args, live, endings, plain)
         return _leave(live, endings, plain, stopped)
 

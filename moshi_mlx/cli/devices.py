@@ -49,6 +49,13 @@ def run(args: argparse.Namespace) -> int:
         kind: choose_device(devices, wanted, kind).name if (wanted := getattr(args, kind)) else getattr(settings, kind)
         for kind in ("input", "output")
     }
+    for kind, name in chosen.items():
+        wanted = getattr(args, kind) or ""
+        if wanted.isdecimal() and choose_device(devices, name, kind).number != int(wanted):
+            print(
+                f"several are called {name}, and the first of them will be used: chat --{kind} {wanted}",
+                file=sys.stderr,
+            )
     if args.forget or args.input or args.output:
         settings = Settings(**chosen)
         write_settings(path, settings)

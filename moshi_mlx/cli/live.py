@@ -6,6 +6,7 @@ The engine's thread calls `ready` and `heard`; all else belongs to the thread th
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -32,6 +33,7 @@ NUMBERS_EVERY = 5  # views between two changes of the digits
 NOTICE_VIEWS = 50  # for which a notice stays
 DISK_TIME = 5.0  # seconds the disk has to take the last of a recording: no signal can hurry it
 PAGES_TIME = 0.5  # seconds that pages may take in any case
+HELD = 0.2  # seconds: a key that is held down comes again within them
 BEHIND = 10_000  # frames that wait for a terminal that takes none
 
 
@@ -61,6 +63,8 @@ class Live:
         self._recorder: Recorder | None = None
         self._unfinished = f"; `moshi-mlx record {folder} --finish` makes its pages"
         self._incoming: deque[Heard] = deque(maxlen=BEHIND)
+        self._key, self._key_at = "", 0.0  # the last one, and when
+        self._talk_until: float | None = None  # when a tap, or the letting go of the space bar, ends it
         self._memory: Memory | None = None
         self._frames = 0
         self._xruns = {"underruns": 0, "overruns": 0}  # those that the recording knows of
@@ -89,9 +93,10 @@ class Live:
         reply = exchange.reply
         lead = self.facts.lead if self.facts else 1  # the text belongs to a frame after this one
         due = exchange.seconds + (exchange.lag_ms + lead * FRAME_MS) / 1000
-        self._incoming.append(Heard(exchange.seconds, due, reply.text, level(exchange.user)))
+        anew = reply.frame == 0 and self._frames > 0
+        self._incoming.append(Heard(exchange.seconds, due, reply.text, level(exchange.user), anew))
         if self._recorder is not None:
-            if reply.frame == 0 and self._frames:
+            if anew:
                 self._recorder.event("reset", self._frames)
             reply = replace(reply, frame=self._frames)  # a reset begins at 0 again, a recording does not
             measures = {name: round(getattr(exchange, name), 3) for name in MEASURES}
@@ -107,19 +112,25 @@ class Live:
 
     def press(self, key: str) -> None:
         """What a key does; a key that does nothing is ignored."""
-        now = self.talk.statistics()
+        now, at = self.talk.statistics(), time.monotonic()
+        held = key == self._key and at - self._key_at < HELD
+        self._key, self._key_at = key, at
+        if held and key != " ":
+            return
         match key:
             case "m":
                 self.talk.mute(not now.muted)
+            case " " if now.push_to_talk and now.talking:
+                self._talk_until = at + HELD
             case " " if now.push_to_talk:
-                self.talk.talk(not now.talking)
+                self.talk.talk(True)
             case " ":
                 self._tell("the space bar talks in push-to-talk mode: start with --push-to-talk")
             case "p":
                 self.talk.pause(not now.paused)
             case "r":
                 self.talk.reset()
-                self.transcript.note(now.seconds, "a new conversation")
+                self._tell("a new conversation")
             case "b":
                 self._mark(now.seconds)
             case "d":
@@ -132,6 +143,9 @@ class Live:
 
     def view(self, platform: str, environ: Mapping[str, str]) -> View:
         """What there is to show now."""
+        if self._talk_until is not None and time.monotonic() >= self._talk_until:
+            self._talk_until = None
+            self.talk.talk(False)
         now = self.talk.statistics()
         self._keep_xruns(now)
         while self._incoming:
@@ -157,7 +171,7 @@ class Live:
             banner=self.banner,
             known=self.known,
             context=self.facts.context if self.facts else 0,
-            memory=size(self._memory) if self._memory else "",
+            memory=str(self._memory) if self._memory else "",
             echo_reason=self._echo(now.output_name)[1] if now.output_name else "",
             recording=self._recorder is not None and failure is None,
             advice=advice(now, self._live, platform, environ),
@@ -230,9 +244,3 @@ class Live:
             return
         self._recorder.event("mark", self._frames, label=f"bookmark at {clock(self._frames / FRAME_RATE)}")
         self.transcript.note(seconds, "bookmark")
-
-
-def size(memory: Memory) -> str:
-    """Memory as the screen shows it."""
-    unit, name = (1e9, "GB") if memory.peak >= 1e9 else (1e6, "MB")
-    return f"{memory.active / unit:.1f} {name} (cache {memory.cache / unit:.1f}, peak {memory.peak / unit:.1f})"

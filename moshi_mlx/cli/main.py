@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import os
 import sys
 import warnings
@@ -95,6 +96,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2 if isinstance(error, UsageError) else 1
 
 
+def _complete_streams() -> None:
+    """What a supervisor has closed leads nowhere, and a letter that the terminal has no sign for is a question mark."""
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is None:
+            os.dup2(os.open(os.devnull, os.O_RDWR), number)
+            setattr(sys, name, os.fdopen(number, mode))
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+
+
 def entry() -> NoReturn:
     """`moshi-mlx` as a process of its own, which ends at once when all is done and written. Told to end, or left by its
     terminal, it tidies up as after Ctrl-C: no half of a file stays.
@@ -102,6 +113,7 @@ def entry() -> NoReturn:
     MLX and the sound libraries release what belongs to their threads a moment after Python has joined these; an
     interpreter that is being taken down meanwhile aborts.
     """
+    _complete_streams()
     with Endings(QUIET) as endings:
         status = main()
     status = 128 + endings.asked if endings.asked else status

@@ -9,7 +9,7 @@ import re
 from typing import TYPE_CHECKING, TextIO
 
 from .console import clean
-from .screen import SAYS, clock
+from .screen import KEYS, SAYS, clock, state
 from .transcript import Transcript
 
 if TYPE_CHECKING:
@@ -21,8 +21,10 @@ STATUS_SECONDS = 60.0  # between two lines of numbers
 class Plain:
     """Writes what is new in each view."""
 
-    def __init__(self, out: TextIO, talk: TextIO) -> None:
-        self._out, self._talk = out, talk
+    def __init__(self, out: TextIO, talk: TextIO, keys: bool = False) -> None:
+        """keys: whether there is a keyboard."""
+        self._out, self._talk, self._keys = out, talk, keys
+        self._help = False
         self._written = 0  # lines of the transcript
         self._told: dict[str, str] = {}
         self._status_at = STATUS_SECONDS
@@ -35,7 +37,14 @@ class Plain:
         if now.state == "starting":
             self._tell("stage", f"{now.stage} …" if now.stage else "")
         elif now.frames:
-            self._tell("ready", f"Moshi listens ({view.title}; echo {now.echo}, {view.echo_reason}); Ctrl-C ends")
+            end = "h names the keys, Ctrl-C ends" if self._keys else "Ctrl-C ends"
+            self._tell("ready", f"Moshi listens ({view.title}; echo {now.echo}, {view.echo_reason}); {end}")
+            said = state(now)[0].split(maxsplit=1)[-1]  # the word, without its sign
+            self._told.setdefault("state", said)
+            self._tell("state", said)
+        if view.help and not self._help:
+            self._say("".join(f"{key}: {what}\n" for key, _, what in KEYS).rstrip())
+        self._help = view.help
         self._tell("advice", view.advice)
         self._tell("notice", view.notice)
         if now.seconds >= self._status_at:

@@ -26,7 +26,7 @@ SAYS = {"moshi": "Moshi", "you": "you", "note": "·"}
 STYLES = {"moshi": "", "you": "cyan", "note": "dim"}
 KEYS = (
     ("m", "mute", "Moshi hears silence and goes on"),
-    ("space", "talk", "push-to-talk: talk, until the next space"),
+    ("space", "talk", "push-to-talk: hold it, or tap to switch"),
     ("p", "pause", "stop the clock on both sides, or go on"),
     ("h", "help", "this page, or leave it"),
     ("q", "quit", "end, with a summary (so does Ctrl-C)"),
@@ -98,14 +98,15 @@ def clock(seconds: float) -> str:
 
 
 def _header(view: View, width: int) -> Text:
-    state, style = _state(view.now)
+    shown, style = state(view.now)
     recording = ("● rec  " if view.recording else "", "red")
-    right = Text.assemble(recording, (state, style), "  ", clock(view.now.seconds))
+    right = Text.assemble(recording, (shown, style), "  ", clock(view.now.seconds))
     left = Text.assemble(("Moshi", "bold"), f"  {clean(view.title)}")
     return spread(left, right, width)
 
 
-def _state(now: Statistics) -> tuple[str, str]:
+def state(now: Statistics) -> tuple[str, str]:
+    """What the microphone and the clock are doing, as a sign with a word, and its style."""
     if now.state != "running":
         return ("❚❚ paused", "bold blue") if now.paused else (now.state, "bold blue")
     if now.muted:

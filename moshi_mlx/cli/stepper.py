@@ -43,6 +43,10 @@ class Memory:
     cache: int
     peak: int
 
+    def __str__(self) -> str:
+        unit, name = (1e9, "GB") if self.peak >= 1e9 else (1e6, "MB")
+        return f"{self.active / unit:.1f} {name} (cache {self.cache / unit:.1f}, peak {self.peak / unit:.1f})"
+
 
 class SessionFactory:
     """Makes one Session from the options of `options.add_model` and `options.add_sampling`.

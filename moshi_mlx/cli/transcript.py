@@ -21,13 +21,14 @@ LINE_MOST = 2_000  # characters of one line
 @dataclass(frozen=True, slots=True)
 class Heard:
     """One frame for the display: when its user sound was taken and when its text is heard (seconds), the text, the
-    user's level in dBFS.
+    user's level in dBFS; whether a new conversation begins with it.
     """
 
     seconds: float
     due: float
     text: str
     level: float
+    anew: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,9 @@ class Transcript:
 
     def add(self, heard: Heard) -> None:
         """Takes a frame, in order."""
+        if heard.anew:
+            self._due.clear()  # what of the old conversation was not heard yet never will be
+            self.note(heard.seconds, "a new conversation")
         self._listen(heard)
         if heard.text:
             self._due.append(heard)
