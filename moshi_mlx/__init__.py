@@ -11,7 +11,8 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .checkpoints.load import load, load_mimi
+    from .checkpoints.codec_of import load_mimi
+    from .checkpoints.load import load
     from .frame import FRAME, RATE, MoshiError, Reply
     from .models.sampling import Sampling
     from .session import Session
@@ -24,7 +25,7 @@ __all__ = ["FRAME", "RATE", "MoshiError", "Reply", "Sampling", "Session", "__ver
 
 _HOMES = {
     "load": ".checkpoints.load",
-    "load_mimi": ".checkpoints.load",
+    "load_mimi": ".checkpoints.codec_of",
     "FRAME": ".frame",
     "RATE": ".frame",
     "MoshiError": ".frame",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -76,3 +76,19 @@ def pcm(arrays: Callable[[str], Arrays]) -> np.ndarray:
 def writable(tmp_path: Path) -> Callable[[str], Path]:
     """Name of a fixture → a checkpoint folder of the test's own."""
     return lambda name: copy_checkpoint(name, tmp_path / "checkpoint")
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[object]:
+    """A Hub with one model, and an empty cache in tmp_path / "cache"."""
+    from hub_server import MOSHI, Hub
+    from huggingface_hub import constants, file_download
+
+    server = Hub()
+    monkeypatch.setenv("HF_ENDPOINT", server.url)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 10_000)  # what a cut can lose
+    monkeypatch.setattr(file_download.time, "sleep", lambda seconds: None)
+    server.repos["kyutai/moshiko-mlx-q4"] = dict(MOSHI)
+    yield server
+    server.close()

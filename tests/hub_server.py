@@ -4,9 +4,30 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+import pytest
+
+from moshi_mlx.checkpoints.known import MOSHI_MIMI, MOSHI_TOKENIZER
+from moshi_mlx.checkpoints.locate import locate
+from moshi_mlx.frame import MoshiError
+
+WEIGHTS = os.urandom(200_000)
+MOSHI = {"model.q4.safetensors": WEIGHTS, MOSHI_MIMI: b"codec" * 999, MOSHI_TOKENIZER: b"pieces", "README.md": b"hi"}
+
+
+def silent(file: str, done: int, total: int) -> None:
+    """No progress."""
+
+
+def fails(source: str, says: str, **options: bool) -> None:
+    """A model that cannot be had is told in one line."""
+    with pytest.raises(MoshiError, match=says) as caught:
+        locate(source, progress=silent, **options)
+    assert "\n" not in str(caught.value)
 
 
 class Hub:

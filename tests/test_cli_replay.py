@@ -48,7 +48,7 @@ def test_nothing_is_fetched_at_a_recordings_wish(
     capsys.readouterr()
     assert main(["replay", str(tmp_path / "r")]) == 1
     told = capsys.readouterr().err
-    assert "stranger/anything is not whole on this disk" in told
+    assert "stranger/anything is not on this disk" in told
     assert "--model" in told
 
 

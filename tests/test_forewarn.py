@@ -93,7 +93,7 @@ def test_only_what_is_known_not_to_run_is_warned_of(
 @pytest.mark.parametrize(
     ("machine", "says"),
     [
-        (LARGE, "`moshi-mlx run --model moshiko-q8` (a download of 8.2 GB, once)"),
+        (LARGE, "`moshi-mlx run --model moshiko-q8` (a download of 8.6 GB, once)"),
         (SMALL, "will not talk in real time on this machine: `moshi-mlx doctor`"),
         (PROCESSOR, "will not talk in real time on this machine: `moshi-mlx doctor`"),
     ],

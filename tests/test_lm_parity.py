@@ -238,3 +238,13 @@ def test_codes_of_a_wrong_shape(load: Callable, shape: tuple[int, ...]) -> None:
     """A forgotten batch axis must not broadcast."""
     with pytest.raises(MoshiError, match="shape"):
         load("moshi").lm.logits(np.zeros(shape, np.int32))
+
+
+@pytest.mark.parametrize(("row", "code"), [(0, 10**7), (1, 300), (3, -2)])
+def test_codes_that_no_table_has_are_refused(load: Callable, row: int, code: int) -> None:
+    """A code too large read a row of the next codebook's table, or ended the process."""
+    lm = load("moshi").lm
+    codes = np.zeros((1, lm.config.streams, 3), np.int64)
+    codes[0, row, 1] = code
+    with pytest.raises(MoshiError, match="a code is below -1 or above the last of its table"):
+        lm.logits(codes)

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import hf_kit
 import mlx.core as mx
-import numpy as np
 import pytest
-from hf_kit import equal, logits
 from hub_server import Hub
 from huggingface_hub import constants
 from test_lora import adapters
@@ -161,50 +158,6 @@ def test_moshi_7b_in_numbers() -> None:
     assert abs(found["frame_bytes_full_context"] - found["frame_bytes"] - 1.573e9) < 1e6
 
 
-def test_merge(writable: Callable, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The merged folder must stand alone and say what the merge at load says."""
-    base = writable("moshi")
-    tune = tmp_path / "tune"
-    tune.mkdir()
-    hf_kit.save(tune / "lora.safetensors", adapters("moshi", "split")[0])
-    config = json.loads((base / "config.json").read_text())
-    (tune / "config.json").write_text(json.dumps(config | {"lora": True, "lora_rank": 3, "lora_scaling": 1.5}))
-    out = tmp_path / "merged"
-    assert main(["models", "merge", str(tune), "--base", str(base), "-o", str(out)]) == 0
-    assert "chat --model" in capsys.readouterr().err
-    made = json.loads((out / "config.json").read_text())
-    assert not {key for key in made if key.startswith("lora")}
-    shutil.copy(tune / "lora.safetensors", base)
-    (base / "config.json").write_text((tune / "config.json").read_text())
-    want = moshi_mlx.load(base)
-    shutil.rmtree(tune)
-    got = moshi_mlx.load(out)
-    assert equal(logits(got), logits(want))
-    assert got.config == want.config
-    pcm = np.zeros((1, 1920, 1), np.float32)
-    assert np.array_equal(np.array(got.mimi.encode(pcm)), np.array(want.mimi.encode(pcm)))
-
-
-def test_merge_from_the_hub(
-    hub: Hub, writable: Callable, tmp_path: Path, capsys: pytest.CaptureFixture[str], cache: Path
-) -> None:
-    """A repository that holds a LoRA alone is no checkpoint, and must not make anyone fetch its base."""
-    base = writable("moshi")
-    hf_kit.save(tmp_path / "lora.safetensors", adapters("moshi", "split")[0])
-    config = json.loads((base / "config.json").read_text()) | {"lora": True, "lora_scaling": 0.0}
-    hub.repos["me/tune"] = {
-        "lora.safetensors": (tmp_path / "lora.safetensors").read_bytes(),
-        "config.json": json.dumps(config).encode(),
-        "other.safetensors": b"x",
-    }
-    assert main(["models", "merge", "me/tune", "--base", str(base), "-o", str(tmp_path / "out")]) == 0
-    capsys.readouterr()
-    got, want = moshi_mlx.load(tmp_path / "out").lm, moshi_mlx.load(base).lm
-    assert mx.array_equal(got.text_linear.weight, want.text_linear.weight)  # scaling 0 was read
-    assert not mx.array_equal(got.text_emb.weight, want.text_emb.weight)
-    assert not list(cache.rglob("other*"))
-
-
 @pytest.mark.parametrize(
     ("words", "status", "says"),
     [
@@ -244,3 +197,23 @@ def test_wrong_use(
     assert re.search(says, err), err
     assert len(err.strip().splitlines()) == 1
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_merge_from_the_hub(
+    hub: Hub, writable: Callable, tmp_path: Path, capsys: pytest.CaptureFixture[str], cache: Path
+) -> None:
+    """A repository that holds a LoRA alone is no checkpoint, and must not make anyone fetch its base."""
+    base = writable("moshi")
+    hf_kit.save(tmp_path / "lora.safetensors", adapters("moshi", "split")[0])
+    config = json.loads((base / "config.json").read_text()) | {"lora": True, "lora_scaling": 0.0}
+    hub.repos["me/tune"] = {
+        "lora.safetensors": (tmp_path / "lora.safetensors").read_bytes(),
+        "config.json": json.dumps(config).encode(),
+        "other.safetensors": b"x",
+    }
+    assert main(["models", "merge", "me/tune", "--base", str(base), "-o", str(tmp_path / "out")]) == 0
+    capsys.readouterr()
+    got, want = moshi_mlx.load(tmp_path / "out").lm, moshi_mlx.load(base).lm
+    assert mx.array_equal(got.text_linear.weight, want.text_linear.weight)  # scaling 0 was read
+    assert not mx.array_equal(got.text_emb.weight, want.text_emb.weight)
+    assert not list(cache.rglob("other*"))

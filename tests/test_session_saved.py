@@ -74,6 +74,8 @@ def test_restore_refuses_what_is_not_its_own(moshi: Moshi, load: Callable, pcm: 
         head | {"sampling": head["sampling"] | wrong}
         for wrong in ({"audio_top_k": 2.5}, {"repetition_penalty": 1.1, "repetition_context": 10**12})
     ]
+    unsaid = plain.index(session.state.unsaid)
+    heads.append(head | {"plain": [*plain[:unsaid], "\x1b]0;title\x07", *plain[unsaid + 1 :]]})
     for index, text in enumerate([*map(json.dumps, heads), "[" * 100_000]):
         mx.save_safetensors(str(tmp_path / f"head{index}"), dict(arrays), {"moshi_session": text})
     files = [cut, tmp_path / "lying.safetensors", *sorted(tmp_path.glob("head*.safetensors"))]

@@ -18,9 +18,10 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from moshi_mlx.checkpoints.codec_of import load_mimi
 from moshi_mlx.checkpoints.config_file import moshi_config, read_json
 from moshi_mlx.checkpoints.header import read_header
-from moshi_mlx.checkpoints.load import load_codec, load_mimi, make_lm, read_tensors
+from moshi_mlx.checkpoints.load import load_codec, make_lm, read_tensors
 from moshi_mlx.frame import FRAME
 from moshi_mlx.models.config import MimiConfig
 from moshi_mlx.models.lm import Lm

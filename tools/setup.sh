@@ -28,6 +28,11 @@ if python=$(find_python); then
     if [ "$(uname -s)" = Darwin ] && [ "$("$python" -c 'import platform; print(platform.machine())')" != arm64 ]; then
         fail "$python is not built for Apple silicon; install one that is: $get_python"
     fi
+    # a sentence of ours, instead of a resolver's ten
+    old_system="import platform, sys; kind, version = platform.libc_ver(); sys.exit(kind == 'glibc' and tuple(map(int, version.split('.')[:2])) < (2, 35))"
+    if [ "$(uname -s)" = Linux ] && ! "$python" -c "$old_system"; then
+        fail "this system is too old for MLX, which needs glibc 2.35: Debian 12, Ubuntu 22.04, Fedora 36 or newer"
+    fi
 elif uv --version >/dev/null 2>&1; then
     python=3.13 # uv fetches it
 else
@@ -35,7 +40,7 @@ else
 fi
 
 if uv --version >/dev/null 2>&1; then
-    uv venv --quiet --allow-existing --python "$python" "$venv"
+    uv venv --quiet --allow-existing --seed --python "$python" "$venv"
     uv pip install --quiet --python "$venv/bin/python" --editable '.[dev,echo]'
 else
     "$python" -c 'import ensurepip, venv' 2>/dev/null || fail "$python has no venv module; install it: $get_venv"

@@ -13,11 +13,18 @@ from ..models.mimi import Mimi
 from .codec_config import mimi_config
 from .config_file import read_json
 from .hf_config import hf_mimi_config
-from .load import make_mimi, open_checkpoint, read_tensors, read_weights
+from .load import make_mimi, open_checkpoint, read_codec, read_tensors
 from .locate import Located, locate
 from .recognise import recognise
 
 ALONE = 8  # codebooks where no language model says how many it needs
+
+
+def load_mimi(file: str | Path, num_codebooks: int = 8) -> Mimi:
+    """The codec alone with its first `num_codebooks` codebooks, from a file or from any model with one."""
+    mimi, _ = load_codec_of(file, num_codebooks)
+    mx.eval(mimi.parameters())
+    return mimi
 
 
 def load_codec_of(
@@ -41,7 +48,7 @@ def load_codec_of(
     else:
         files = open_checkpoint(source, offline=offline)
         path, config = files.mimi, files.config.mimi
-        tensors = read_weights(files) if path == files.weights else read_tensors(path)
+        tensors = read_codec(files)
     wanted = config.codebooks if codebooks is None else codebooks
     if not 1 <= wanted <= config.codebooks_in_file:
         raise MoshiError(f"{located.label}: its codec has 1 to {config.codebooks_in_file} codebooks, not {wanted}")

@@ -126,6 +126,20 @@ def check_space(sizes: Iterable[int]) -> int:
     return needed
 
 
+def check_links() -> None:
+    """MoshiError if the disk of the cache has no links, of which the cache is made (exFAT)."""
+    probe = cache() / f".link.{uuid.uuid4().hex}"
+    try:
+        probe.parent.mkdir(parents=True, exist_ok=True)
+        probe.symlink_to("nothing")
+        probe.unlink()
+    except OSError as error:
+        raise MoshiError(
+            f"{cache()} cannot hold links ({error.strerror}), of which the Hub's cache is made; set HF_HUB_CACHE to "
+            "another disk, or put the files into a folder and name that"
+        ) from None
+
+
 def link(pointer: Path, blob: Path) -> None:
     """Makes pointer a link to blob, in one move: another command may be doing the same, or a dead link be there."""
     new = pointer.with_name(f".{pointer.name}.{uuid.uuid4().hex}")
@@ -141,8 +155,10 @@ def download(source: Listing, names: Sequence[str], progress: Progress) -> Path:
     with one_line(source.address.repo, source.address.revision):
         for name in todo:
             _fetch(source, name, home, progress)
-        for name in names:
-            pointer, blob = folder / name, home / "blobs" / source.files[name].digest
+        for name, remote in source.files.items():
+            pointer, blob = folder / name, home / "blobs" / remote.digest
+            if name not in names and not blob.exists():
+                continue  # what was fetched for another model of this repository is part of the new commit too
             pointer.parent.mkdir(parents=True, exist_ok=True)
             if not pointer.exists():
                 link(pointer, blob)

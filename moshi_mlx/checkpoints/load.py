@@ -102,21 +102,11 @@ def load(
         )
     tensors = read_weights(files)
     lm = make_lm(config, tensors, files.weights, dtype)
-    mimi = make_mimi(config.mimi, read_tensors(files.mimi) if files.mimi != files.weights else tensors, files.mimi)
+    mimi = make_mimi(config.mimi, read_codec(files), files.mimi)
     del tensors
     if not lazy:
         mx.eval(lm.parameters(), mimi.parameters())
     return Moshi(config, mimi, lm, tokenizer, files.located, files.weights)
-
-
-def load_mimi(file: str | Path, num_codebooks: int = 8) -> Mimi:
-    """The codec alone, from a file in the published layout, with its first `num_codebooks` codebooks."""
-    config = MimiConfig()
-    if not 1 <= num_codebooks <= config.codebooks_in_file:
-        raise MoshiError(f"Mimi has 1 to {config.codebooks_in_file} codebooks, not {num_codebooks}")
-    mimi = load_codec(Path(file), replace(config, codebooks=num_codebooks))
-    mx.eval(mimi.parameters())
-    return mimi
 
 
 def read_tensors(path: Path) -> dict[str, mx.array]:
@@ -141,6 +131,13 @@ def read_weights(files: Files) -> dict[str, mx.array]:
         base = format_a(tensors, files.config.lm, files.weights)
         tensors = merge(base, read_tensors(files.lora), files.config.lm, scaling)
     return tensors
+
+
+def read_codec(files: Files) -> dict[str, mx.array]:
+    """The tensors that hold the codec, lazily: its own file, or the weights without their LoRA (merged, they are the
+    language model alone).
+    """
+    return read_tensors(files.mimi) if files.mimi != files.weights else read_weights(replace(files, lora=None))
 
 
 def load_codec(path: Path, config: MimiConfig) -> Mimi:

@@ -89,7 +89,7 @@ def locate(source: str | Path | None, *, offline: bool = False, progress: Progre
     address = address_of(source)
     if address is None:
         return _local(Path(source).expanduser(), offline, progress)
-    folder = _from_hub(address, offline, progress)
+    folder = _from_hub(str(source), address, offline, progress)
     return Located(folder, str(source), address.file, offline=offline, progress=progress)
 
 
@@ -150,6 +150,8 @@ def get(address: Address, progress: Progress | None = None) -> Path:
     own, others = _split(files)
     plan = [(source, own), *((hub.listing(other), [str(other.file)]) for other in others if _cached(other) is None)]
     size = hub.check_space(size for listing, names in plan for size in hub.missing(listing, names).values())
+    if size:
+        hub.check_links()
     if progress is None and size:
         print(f"fetching {size / 1e9:.2f} GB of {address.repo} to {hub.cache()}", file=sys.stderr)
     for listing, names in plan:
@@ -169,17 +171,15 @@ def _split(files: Files) -> tuple[list[str], list[Address]]:
     return own, others
 
 
-def _from_hub(address: Address, offline: bool, progress: Progress | None) -> Path:
-    """The snapshot of a repository, fetched only if it is not whole on this disk."""
+def _from_hub(source: str, address: Address, offline: bool, progress: Progress | None) -> Path:
+    """The snapshot of a repository, fetched only if it is not whole on this disk. source: as a person named it."""
     folder = hub.snapshot(address)
-    lacking = ["anything of it"] if folder is None else _lacking(folder, address.file, offline)
+    lacking = [] if folder is None else _lacking(folder, address.file, offline)
     if folder is not None and not lacking:
         return folder
     if offline:
-        raise MoshiError(
-            f"{address.repo} is not whole on this disk (it lacks {lacking[0]}); `moshi-mlx models get {address.repo}` "
-            "fetches it"
-        )
+        how = f"not whole on this disk (it lacks {lacking[0]})" if lacking else "not on this disk"
+        raise MoshiError(f"{source} is {how}; `moshi-mlx models get {source}` fetches it")
     return get(address, progress)
 
 

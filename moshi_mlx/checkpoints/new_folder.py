@@ -19,7 +19,7 @@ import mlx.core as mx
 from ..frame import MoshiError
 from .describe import describe, describe_codec
 from .hf_names import CODEC, is_hf_mimi, mimi_from_hf
-from .load import Files, read_weights
+from .load import Files, read_codec
 from .writer import TensorWriter, disk_error
 
 _LORA = ("lora", "lora_name", "lora_rank", "lora_scaling")  # merged into the weights that were read
@@ -98,7 +98,7 @@ def companions_size(files: Files, names: Mapping[str, tuple[Path | None, str]]) 
 
 def _inner_codec(files: Files) -> dict[str, mx.array]:
     """The codec that lies in the file of the language model, lazily."""
-    tensors = read_weights(files)
+    tensors = read_codec(files)
     own = {name.removeprefix(CODEC): value for name, value in tensors.items() if name.startswith(CODEC)}
     return mimi_from_hf(own, files.config.mimi) if is_hf_mimi(own) else own
 

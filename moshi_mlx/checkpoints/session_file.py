@@ -81,5 +81,6 @@ def check(state: SessionState, fresh: SessionState, config: LmConfig) -> None:
     tokens, recent = np.array(state.lm.columns.tokens), np.array(state.lm.recent)
     limits = np.array(config.initial)[None, :, None]
     known = ((tokens >= 0) & (tokens <= limits)).all() and ((recent >= 0) & (recent < config.text_card)).all()
-    if not (rings and known and 0 <= state.frames < MAX_FRAMES):
+    shown = state.unsaid.isprintable() and len(state.pending) < 4  # nothing from outside may steer a terminal
+    if not (rings and known and shown and 0 <= state.frames < MAX_FRAMES):
         raise ValueError("a state that never was")

@@ -1,4 +1,5 @@
-"""Encodes and decodes sound with Mimi alone: 24 kHz mono ↔ 12.5 frames a second of codes, 1.1 kbit/s with 8 codebooks.
+"""Encodes and decodes sound with Mimi alone: 24 kHz mono ↔ 12.5 frames a second of codes, 1.1 kbit/s with 8 codebooks
+(`--model mimi`; the embedded model's own codec: 0.8 kbit/s).
 
   moshi-mlx codec encode speech.wav speech.codes
   moshi-mlx codec decode speech.codes again.wav

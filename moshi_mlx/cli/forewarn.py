@@ -38,5 +38,5 @@ def real_model(command: str) -> str:
         best = doctor.best(examine.machine())
     if best is None:
         return "The real one will not talk in real time on this machine: `moshi-mlx doctor` says why."
-    size = BY_ALIAS[best.name].gigabytes
+    size = BY_ALIAS[best.name].gigabytes + BY_ALIAS["mimi"].gigabytes
     return f"The real one: `moshi-mlx {command} --model {best.name}` (a download of {size:.1f} GB, once)."

@@ -175,8 +175,15 @@ class Lm(nn.Module):
     ) -> Logits:
         """Teacher-forced: codes (B, streams, T), in the timing of frames, any integer dtype, −1 where not known →
         Logits. kv_bits: as in `make_state`.
+
+        Raises MoshiError for another shape, and where a NumPy array holds a code that no table has; an MLX array is not
+        read back.
         """
         config = self.config
+        if isinstance(codes, np.ndarray) and codes.ndim == 3 and codes.shape[1] == config.streams and codes.size:
+            most = np.array(config.initial)[None, :, None]
+            if (codes < -1).any() or (codes > most).any():
+                raise MoshiError(f"a code is below -1 or above the last of its table: {sorted(set(config.initial))}")
         codes = (codes if isinstance(codes, mx.array) else mx.array(np.asarray(codes))).astype(mx.int32)
         if codes.ndim != 3 or codes.shape[1] != config.streams or codes.shape[2] == 0:
             raise MoshiError(f"logits takes codes of shape (batch, {config.streams}, frames), not {tuple(codes.shape)}")

@@ -13,8 +13,9 @@ from shapes import CODEC
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from moshi_mlx.checkpoints.codec_of import load_mimi
 from moshi_mlx.checkpoints.config_file import moshi_config, read_json
-from moshi_mlx.checkpoints.load import load_mimi, make_lm, read_tensors
+from moshi_mlx.checkpoints.load import make_lm, read_tensors
 from moshi_mlx.cli.bench_count import primitives
 from moshi_mlx.models.config import MimiConfig
 from moshi_mlx.models.sampling import Sampling
