@@ -134,6 +134,11 @@ def test_arrow_keys_after_a_click_on_the_overview(shown: Browser) -> None:
     assert shown.run("return +document.getElementById('seek').value") == pytest.approx(5, abs=0.01)
     shown.key("\ue012")  # left
     assert now(shown) == pytest.approx(3, abs=0.005)
+    shown.key("\ue013")  # up
+    assert now(shown) == pytest.approx(5, abs=0.005)
+    shown.key("\ue00f")  # page down
+    assert now(shown) == 0
+    shown.run("seek(3)")
     shown.key("\ue014", shift=True)
     starts = shown.run("return [...document.querySelectorAll('.w')].map((word) => +word.dataset.s)")
     assert now(shown) == pytest.approx(min(start for start in starts if start > 3), abs=0.005)

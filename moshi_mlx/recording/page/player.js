@@ -145,9 +145,15 @@ const actions = {
   "+": () => zoom(0.7), "=": () => zoom(0.7), "-": () => zoom(1 / 0.7), "<": () => speed(-1), ">": () => speed(1),
   t: () => theme(root.dataset.theme === "dark" ? "light" : "dark"), "?": () => help.showModal(),
 };
+const slides = { ArrowUp: 2, ArrowDown: -2, PageUp: 10, PageDown: -10 }; // seconds; its own step is 0.01
 addEventListener("keydown", (event) => {
   const inside = event.target.closest("button, select, a, dialog"), slider = event.target === $("seek");
   if (event.ctrlKey || event.metaKey || event.altKey || help.open) return;
+  if (slider && slides[event.key]) {
+    seek(audio.currentTime + slides[event.key]);
+    event.preventDefault();
+    return;
+  }
   if (inside && [" ", "Enter", "ArrowUp", "ArrowDown", "Home", "End"].includes(event.key)) return;
   if (slider && !(" kpnobt?<>+-=".includes(event.key) || ["ArrowLeft", "ArrowRight"].includes(event.key))) return;
   if (event.shiftKey && event.key.startsWith("Arrow")) {
