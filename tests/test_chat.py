@@ -164,7 +164,7 @@ def test_a_device_that_closes_slowly_is_no_failure(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("os._exit", left.append)
     talk = SimpleNamespace(statistics=lambda: SimpleNamespace(frames=100), check=lambda: None)
     live: Any = SimpleNamespace(summary=list, talk=talk)
-    _leave(live, Endings(), stopped=False)
+    _leave(live, Endings(), None, stopped=False)
     assert left == [0]
 
     def failed() -> None:
@@ -172,7 +172,7 @@ def test_a_device_that_closes_slowly_is_no_failure(monkeypatch: pytest.MonkeyPat
 
     talk.check = failed
     with pytest.raises(MoshiError, match="damaged"):
-        _leave(live, Endings(), stopped=False)
+        _leave(live, Endings(), None, stopped=False)
 
 
 def test_the_screen_keys_and_the_terminal_afterwards(tmp_path: Path) -> None:
