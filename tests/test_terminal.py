@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 import time
 
+import pytest
 from chat_kit import busy, numbers
 from rich.text import Text
 
@@ -85,3 +87,19 @@ class TestPainter:
             got += os.read(ours, 1 << 16)
             painter.leave()
         assert b"0 39" in got
+
+    def test_a_picture_comes_at_once_to_a_terminal_that_reads(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A picture that is larger than the terminal's buffer came in pieces, one with each view."""
+        monkeypatch.setattr("moshi_mlx.cli.terminal.PICTURE", 10.0)  # a busy machine reads slowly
+        ours, theirs = os.openpty()
+        got: list[bytes] = []
+
+        def read() -> None:
+            while not b"".join(got).endswith(END.encode()):
+                got.append(os.read(ours, 1 << 10))
+
+        reader = threading.Thread(target=read, daemon=True)
+        reader.start()
+        Painter(theirs, colour=True).paint([Text("x" * 400) for _ in range(100)])
+        reader.join(10)
+        assert not reader.is_alive()

@@ -47,12 +47,14 @@ def pack(fields: Sequence[Text], width: int) -> list[Text]:
 
 
 def spread(left: Text, right: Text, width: int) -> Text:
+    """A line with one text at each end; the left one is cut if both do not fit."""
     room = width - right.cell_len - 1
     left = fit(left, room)
     return left.append(" " * (width - left.cell_len - right.cell_len)).append_text(right)
 
 
 def fit(line: Text, width: int) -> Text:
+    """The line, cut to `width` cells."""
     line = line.copy()
     line.truncate(max(0, width), overflow="ellipsis")
     return line

@@ -26,6 +26,7 @@ BEGIN, END = "\x1b[?2026h", "\x1b[?2026l"  # shown at once, by terminals that ca
 TYPED_MOST = 8  # bytes at once; more is pasted text, not keys
 KEPT_STDERR = 4_000  # bytes, the last ones
 PATIENCE = 0.3  # seconds in which a terminal must take the last that is sent to it
+PICTURE = 0.05  # seconds that a picture may take: some terminals take a kilobyte at a time, and read on at once
 PIECE = 512  # bytes that a pipe takes without waiting, if it takes any
 
 
@@ -39,10 +40,10 @@ class Outlet:
         with contextlib.suppress(OSError):  # opened anew, for a shell shares the modes of its own
             self._own = os.open(os.ttyname(fd), os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY)
 
-    def send(self, data: bytes) -> None:
-        """Sends what waits, then this."""
+    def send(self, data: bytes, patience: float = 0.0) -> None:
+        """Sends what waits, then this, for so many seconds."""
         self._rest += data
-        self.flush()
+        self.flush(patience)
 
     def flush(self, patience: float = 0.0) -> bool:
         """Whether nothing waits any more, within so many seconds."""
@@ -129,7 +130,7 @@ class Painter:
         """Writes text as it is."""
         data = text.encode("utf-8", "replace")
         self.written += len(data)
-        self._outlet.send(data)
+        self._outlet.send(data, PICTURE)
 
     def _ansi(self, line: Text) -> str:
         with self._console.capture() as capture:
@@ -219,8 +220,7 @@ def kept_stderr(show: bool = True) -> Iterator[None]:
             )
             outlet = Outlet(2)
             with contextlib.suppress(OSError):
-                outlet.send("".join(f"{line}\n" for line in lines if show).encode())
-                outlet.flush(PATIENCE)
+                outlet.send("".join(f"{line}\n" for line in lines if show).encode(), PATIENCE)
             outlet.close()
 
 
