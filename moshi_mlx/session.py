@@ -94,10 +94,12 @@ class Session:
         """One user frame, float32 (1920,) in [−1, 1] → Moshi's frame (see `frame.Reply`). A sample that is no
         number counts as silence.
         """
-        pcm = np.asarray(pcm, np.float32)
-        if pcm.shape != (FRAME,):
-            raise MoshiError(f"a frame is {FRAME} samples, not an array of shape {pcm.shape}")
-        sound = mx.array(np.where(np.abs(pcm) < LOUDEST, pcm, 0)).reshape(1, FRAME, 1)
+        given = np.asarray(pcm)
+        if given.shape != (FRAME,):
+            raise MoshiError(f"a frame is {FRAME} samples, not an array of shape {given.shape}")
+        if given.dtype.kind != "f":
+            raise MoshiError(f"samples are float32 in [−1, 1], not {given.dtype}; divide int16 by 32768")
+        sound = mx.array(np.where(np.abs(given) < LOUDEST, given, 0).astype(np.float32)).reshape(1, FRAME, 1)
         codes = self.moshi.mimi.encode_frames(sound, self.state.mimi.encoder)
         return self._reply(codes[:, : self.moshi.config.lm.user_q, 0])
 

@@ -43,7 +43,8 @@ _TOP = re.compile(r"(text_emb|out_norm|text_linear)\.(weight|scales|biases)")
 class Helium:
     """A loaded text model: mlx-lm's module, its longest text in tokens, and the way from text to ids and back.
 
-    encode: text → ids, the initial token first. decoder: makes a function id → the text that became readable with it.
+    encode: text → ids, the initial token first. decoder: makes a function id → the text that became readable with it,
+    which may hold any character.
     """
 
     model: nn.Module
@@ -157,7 +158,7 @@ def _sentencepiece(located: Located, name: str, config: dict[str, Any]) -> tuple
 
         def add(token: int) -> str:
             nonlocal pending
-            text, pending = tokenizer.add(token, pending)
+            text, pending = tokenizer.join(token, pending)
             return text
 
         return add

@@ -18,6 +18,7 @@ from .meter import Meter
 from .names import split_audio_tables
 from .new_folder import (
     check_space,
+    check_vacant,
     companions,
     companions_size,
     config_json,
@@ -34,8 +35,10 @@ def merge_to(adapter: str, base: str | None, dest: Path, *, offline: bool = Fals
     """Writes `dest`, which must not exist. adapter: a folder, file or repository; base: None takes what its config
     names. Raises MoshiError if the two do not belong together.
     """
+    for source in (base, adapter):
+        check_vacant(dest, source)
     files = _files(adapter, base, offline)
-    with destination(dest, files.located.folder) as folder:
+    with destination(dest) as folder:
         lm = make_lm(files.config, read_weights(files), files.weights)
         tensors = split_audio_tables(dict(tree_flatten(lm.parameters())), files.config.lm)
         del lm

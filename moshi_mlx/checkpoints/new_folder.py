@@ -30,16 +30,26 @@ _KINDS = {  # role of a companion → its key in config.json and the name that i
 }
 
 
+def check_vacant(path: Path, source: str | Path | None) -> None:
+    """Raises MoshiError if `path` is there already, or nothing can be there. source: what is read, in the user's words.
+
+    For the time before gigabytes are fetched; `destination` looks again.
+    """
+    if path.exists() or path.is_symlink():
+        if source is not None and path.is_dir() and Path(source).exists() and path.samefile(source):
+            raise MoshiError(f"{path} is the model that is read; give the result another folder")
+        raise MoshiError(f"{path} exists already; choose another name or remove it first")
+    if not path.absolute().parent.is_dir():
+        raise MoshiError(f"{path} cannot be made: {path.parent} is no folder; name a place that is there")
+
+
 @contextmanager
-def destination(path: Path, source: Path) -> Iterator[Path]:
-    """The folder to write into, which becomes `path` when the block ends well. source: the folder that is read.
+def destination(path: Path) -> Iterator[Path]:
+    """The folder to write into, which becomes `path` when the block ends well.
 
     Raises MoshiError, before anything is written, if `path` is there already or cannot be made.
     """
-    if path.exists() or path.is_symlink():
-        if path.is_dir() and path.resolve() == source.resolve():
-            raise MoshiError(f"{path} is the model that is read; give the result another folder")
-        raise MoshiError(f"{path} exists already; choose another name or remove it first")
+    check_vacant(path, None)
     partial = path.with_name(f"{path.name}.partial")
     try:
         partial.mkdir()

@@ -39,12 +39,15 @@ class Tokenizer:
     def add(self, token: int, pending: bytes) -> tuple[str, bytes]:
         """The text that `token` completes, and the bytes of a character that still waits for its rest.
 
-        What is not printable is left out: a model must not be able to steer a terminal.
+        White space of any kind becomes a blank, and what is not printable is left out: a model must not be able to
+        steer a terminal.
         """
-        text, pending = self._join(token, pending)
-        return "".join(filter(str.isprintable, text)), pending
+        text, pending = self.join(token, pending)
+        shown = (" " if letter.isspace() else letter for letter in text if letter.isspace() or letter.isprintable())
+        return "".join(shown), pending
 
-    def _join(self, token: int, pending: bytes) -> tuple[str, bytes]:
+    def join(self, token: int, pending: bytes) -> tuple[str, bytes]:
+        """As `add`, every character as it is."""
         piece = self.piece(token)
         if isinstance(piece, bytes):
             pending += piece

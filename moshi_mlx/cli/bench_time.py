@@ -6,14 +6,14 @@ Stages are slower together than the whole frame: each waits for the device once.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
 import mlx.core as mx
 import numpy as np
 
-from ..frame import FRAME
+from ..frame import FRAME, Pcm
 from ..models.cache import TransformerState
 from ..models.compiled import Compiled
 from ..models.state import leaves
@@ -30,9 +30,10 @@ def percentiles(seconds: Sequence[float]) -> dict[str, float]:
     return {"p50": float(p50), "p95": float(p95), "p99": float(p99), "max": float(most)}
 
 
-def noise(frames: int) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """A user to listen to, float32 (frames, 1920)."""
-    return np.random.default_rng(0).normal(scale=0.05, size=(frames, FRAME)).astype(np.float32)
+def noise(frames: int) -> Iterator[Pcm]:
+    """A user to listen to, frame by frame."""
+    draw = np.random.default_rng(0)
+    return (draw.normal(scale=0.05, size=FRAME).astype(np.float32) for _ in range(frames))
 
 
 def fill(session: Session, frames: int) -> None:

@@ -8,7 +8,7 @@ import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .options import UsageError, check_new, check_sampling, writable
+from .options import UsageError, check_new, check_sampling, replaceable, writable
 
 if TYPE_CHECKING:
     from ..realtime.device import Device
@@ -30,6 +30,9 @@ def check(args: argparse.Namespace) -> None:
         check_new(args.record, " for --record")
     if args.stats is not None and not writable(args.stats):
         raise UsageError(f"{args.stats} cannot be written; name a file in a folder that exists for --stats")
+    files = named(args.device) if args.device is not None else []
+    if args.stats is not None and args.stats.resolve() in [file.resolve() for file in files]:
+        raise UsageError(f"--stats would overwrite {args.stats}; give it a name of its own")
     if args.latency not in ("low", "high") and not (args.latency.isdecimal() and 1 <= int(args.latency) <= 1000):
         raise UsageError("--latency takes low, high, or 1 to 1000 milliseconds")
     check_sampling(args)
@@ -60,15 +63,21 @@ def device_of(args: argparse.Namespace) -> Device:
     return AudioDevice(wanted["input"], wanted["output"], latency, seen=devices)
 
 
+def named(words: str) -> list[Path]:
+    """IN, or IN and OUT, of file:IN[,OUT.wav]."""
+    first, comma, last = words.removeprefix("file:").rpartition(",")
+    return [Path(first), Path(last)] if comma else [Path(last)]
+
+
 def _files(words: str) -> tuple[Path, Path | None]:
     """IN and OUT of file:IN[,OUT.wav], both looked at before anything is loaded."""
     from .sound import frames
 
-    first, comma, last = words.removeprefix("file:").rpartition(",")
-    source, target = Path(first if comma else last), Path(last) if comma else None
+    source, target = (*named(words), None)[:2]
+    assert source is not None
     frames(source).close()
     if target is not None and target.exists() and target.samefile(source):
         raise UsageError("IN and OUT are the same file; give OUT another name")
-    if target is not None and not writable(target):
+    if target is not None and not replaceable(target):
         raise UsageError(f"{target} cannot be written; name a file in a folder that exists for OUT")
     return source, target

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..frame import FRAME_RATE, MoshiError, Pcm
-from .options import UsageError, add_model, writable
+from .options import UsageError, add_model, replaceable
 
 if TYPE_CHECKING:
     from ..models.mimi import Mimi, MimiState
@@ -189,8 +189,9 @@ def _shown(items: Iterable[T], total: int | None) -> Iterator[T]:
 @contextlib.contextmanager
 def _written(path: Path) -> Iterator[Path]:
     """A place beside `path` to write to, renamed to it when the block ends well."""
-    if not writable(path):
+    if not replaceable(path):
         raise MoshiError(f"{path} cannot be written; name a file in a folder that exists and is yours")
+    path = path.resolve()  # what a link names
     part = path.with_name(f".{path.name}.part")
     try:
         yield part

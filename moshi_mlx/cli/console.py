@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import unicodedata
 from typing import TYPE_CHECKING
 
@@ -11,6 +13,11 @@ if TYPE_CHECKING:
 JOINER = "\u200d"  # invisible, but it builds emoji
 
 
+def leave_stdout() -> None:
+    """Lets what is still printed go nowhere: the reader has closed the pipe."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def data_console() -> Console:
     """A console that shows names and texts as they are: "[b]" in a file's name is no style."""
     from rich.console import Console
@@ -18,11 +25,17 @@ def data_console() -> Console:
     return Console(highlight=False, emoji=False, markup=False)
 
 
-def clean(text: str) -> str:
-    """Text from outside, safe for a terminal: no control and no direction characters, each white space a blank."""
-    return "".join(
-        " " if letter.isspace() else letter for letter in text if letter.isspace() or not _is_control(letter)
-    )
+def clean(text: str, keep: str = "") -> str:
+    """Text from outside, safe for a terminal: no control and no direction characters, each white space a blank, but
+    those to keep.
+    """
+    return "".join(_shown(letter) if letter not in keep else letter for letter in text)
+
+
+def _shown(letter: str) -> str:
+    if letter.isspace():
+        return " "
+    return "" if _is_control(letter) else letter
 
 
 def _is_control(letter: str) -> bool:

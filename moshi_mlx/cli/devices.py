@@ -71,8 +71,13 @@ def run(args: argparse.Namespace) -> int:
 
 def available(devices: list[DeviceInfo], settings: Settings) -> dict[str, str | None]:
     """The remembered names that are there today, by kind; None for the default."""
-    names = {one.name for one in devices}
-    return {kind: name if name in names else None for kind, name in asdict(settings).items()}
+    there = {kind: {one.name for one in devices if _has(one, kind)} for kind in ("input", "output")}
+    return {kind: name if name in there[kind] else None for kind, name in asdict(settings).items()}
+
+
+def _has(one: DeviceInfo, kind: str) -> bool:
+    """Whether a device is an input, or an output: macOS lists a headset twice, by one name."""
+    return bool(one.inputs if kind == "input" else one.outputs)
 
 
 def judge(found: Checked, platform: str, environ: Any) -> list[str]:
@@ -126,15 +131,17 @@ def _bar(now: Statistics) -> None:
 def _print(devices: list[DeviceInfo], settings: Settings) -> None:
     from rich.table import Table
 
+    from ..realtime.listing import choose_device
     from .console import clean, data_console
 
     table = Table("", "name", "in", "out", "Hz", "latency ms", "", box=None, pad_edge=False)
     names = available(devices, settings)
+    taken = {kind: choose_device(devices, name, kind).number for kind, name in names.items() if name is not None}
     for one in devices:
         marks = [
             f"{'chosen' if names[kind] else 'default'} {kind}"
             for kind, default in (("input", one.default_input), ("output", one.default_output))
-            if (names[kind] == one.name if names[kind] else default)
+            if (taken[kind] == one.number if kind in taken else default)
         ]
         latency = f"{one.input_latency:.0f} / {one.output_latency:.0f}"
         table.add_row(

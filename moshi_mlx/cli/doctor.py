@@ -108,7 +108,7 @@ def _print(found: dict[str, Any]) -> None:
     versions = ", ".join(f"{name} {number}" for name, number in found["versions"].items())
     errors = ", ".join(f"{name} {error:.2%}" for name, error in found["kernels"]["errors"].items())
     lines = {
-        "machine": f"{system['chip']}, {machine['memory'] / GB:.0f} GB, {system['os']}",
+        "machine": f"{system['chip']}, {machine['memory'] / 2**30:.0f} GB, {system['os']}",
         "versions": versions,
         "kernels": f"{'right' if found['kernels']['right'] else 'WRONG'} (largest errors: {errors})",
         "memory": f"{machine['working_set'] / GB:.1f} GB for {machine['gpu'] or 'MLX, which runs on the processor'}",

@@ -78,7 +78,7 @@ def forecast(machine: Machine, needs: Needs, kv_bits: int | None = None) -> Fore
     elif ms_full > SHARE * FRAME_MS:
         grade = "too slow"
         problem = (
-            f"reads {full / GB:.1f} GB a frame with a full window, {ms_full:.0f} ms at {machine.bandwidth / GB:.0f} "
+            f"reads {full / GB:.1f} GB a frame with a full window, {ms_full:.1f} ms at {machine.bandwidth / GB:.0f} "
             f"GB/s, but only {SHARE * FRAME_MS:.0f} of {FRAME_MS:.0f} ms are there for that"
         )
     return Forecast(needs.name, kv_bits, needs.frame, full, ms_start, ms_full, memory, grade, problem)

@@ -18,6 +18,7 @@ from typing import NoReturn
 
 from .. import __version__
 from ..frame import MoshiError
+from .console import leave_stdout
 from .endings import QUIET, Ended, Endings
 from .options import UsageError
 
@@ -84,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # `| head` closed stdout: nobody is left to tell
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        leave_stdout()
         return 1
     except (MoshiError, OSError) as error:
         if "--debug" in words:

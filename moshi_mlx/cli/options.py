@@ -52,6 +52,11 @@ def writable(path: Path) -> bool:
     return not path.is_dir() and (path.exists() or place.is_dir()) and os.access(place, os.W_OK)
 
 
+def replaceable(path: Path) -> bool:
+    """Whether a file can be put there, in place of one that may be there: /dev/null is no place for it."""
+    return writable(path) and (path.is_file() or not path.exists())
+
+
 class UsageError(MoshiError):
     """Wrong use that only shows while running: exit status 2."""
 
@@ -83,7 +88,17 @@ def open_session(args: argparse.Namespace, command: str) -> Session:
     moshi = load(args.model, offline=args.offline)
     check_hears(moshi)
     announce(moshi, command)
-    return Session(moshi, args.seed, sampling_from(args, moshi.config.sampling), args.kv_bits)
+    session = Session(moshi, args.seed, sampling_from(args, moshi.config.sampling), args.kv_bits)
+    keep_resident(session)
+    return session
+
+
+def keep_resident(session: Session) -> None:
+    """Bounds what MLX keeps of memory by what this session needs."""
+    from ..models.memory import limit_memory, nbytes
+    from ..models.state import leaves
+
+    limit_memory(nbytes([session.moshi.lm.parameters(), session.moshi.mimi.parameters(), leaves(session.state)]))
 
 
 def check_new(folder: Path, purpose: str = "") -> None:

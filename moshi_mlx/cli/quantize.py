@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..frame import FRAME, Pcm
-from .options import UsageError
+from .options import UsageError, check_new
 
 if TYPE_CHECKING:
     from ..quantization.report import Table
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 RECIPES = ("uniform-3", "uniform-4", "uniform-5", "uniform-6", "uniform-8", "mixed-3-6", "mixed-4-8", "auto")
 DEFAULT = "mixed-4-8"
-MAX_FRAMES = 45_000  # an hour
+FRAMES, MAX_FRAMES = 500, 45_000  # the latter: an hour
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="WAV",
         help="what the user says (default: what ships)",
     )
-    measuring.add_argument("--frames", type=int, default=500, metavar="N", help="frames to measure on (default 500)")
+    measuring.add_argument("--frames", type=int, metavar="N", help=f"frames to measure on (default {FRAMES})")
     measuring.add_argument("--no-measure", action="store_true", help="write DEST only")
     parser.add_argument("--json", action="store_true", help="data on stdout instead of tables")
     parser.add_argument("--offline", action="store_true", help="never touch the network")
@@ -66,9 +66,13 @@ def run(args: argparse.Namespace) -> int:
     recipe = f"uniform-{args.uniform}" if args.uniform else args.recipe or DEFAULT
     target = _check(args, recipe)
 
+    import mlx.core as mx
+
     from ..checkpoints.meter import Meter
+    from ..models.memory import CACHE
     from ..quantization.job import compare_recipes, quantize
 
+    mx.set_cache_limit(CACHE)
     results: dict[str, object] = {}
     tables: list[tuple[str, Table]] = []
     calibration = None if args.no_measure else _calibration(args)
@@ -118,7 +122,13 @@ def _check(args: argparse.Namespace, recipe: str) -> Target | None:
         raise UsageError("a budget is a number above 0")
     if args.no_measure and (recipe == "auto" or args.report is not None):
         raise UsageError("--no-measure contradicts auto and --report, which measure")
-    if not 8 <= args.frames <= MAX_FRAMES:
+    if args.no_measure and (args.audio or args.frames is not None):
+        raise UsageError("--audio and --frames say how to measure; leave them, or --no-measure, away")
+    if args.report is not None:
+        check_new(args.report, " for --report")
+        if args.dest is not None and args.report.absolute() == args.dest.absolute():
+            raise UsageError("DEST and --report FOLDER are the same; both get a report.json")
+    if args.frames is not None and not 8 <= args.frames <= MAX_FRAMES:
         raise UsageError(f"--frames takes 8 to {MAX_FRAMES}")
     if not budgets:
         return None
@@ -132,10 +142,9 @@ def _calibration(args: argparse.Namespace) -> Calibration:
     from ..quantization.work import WIDER, Calibration
 
     sounds = args.audio or default_sounds()
-    sequences = min(SEQUENCES, args.frames)
-    return Calibration(
-        [_sound(path, (WIDER + 1) * args.frames) for path in sounds], sequences, args.frames // sequences
-    )
+    frames = args.frames or FRAMES
+    sequences = min(SEQUENCES, frames)
+    return Calibration([_sound(path, (WIDER + 1) * frames) for path in sounds], sequences, frames // sequences)
 
 
 def default_sounds() -> list[Path]:

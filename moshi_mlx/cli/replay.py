@@ -14,7 +14,7 @@ import contextlib
 import json
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..frame import FRAME, Codes, MoshiError, Pcm, Reply
-from .options import add_model, check_new
+from .options import add_model, check_new, keep_resident
 
 if TYPE_CHECKING:
     from ..checkpoints.load import Moshi
@@ -99,7 +99,14 @@ def run(args: argparse.Namespace) -> int:
         check_new(args.out, " for --out")
     with place_for(args.out) if args.out is not None else contextlib.nullcontext():
         session, info, changed = _session(args, recording)
-        replayed = _replay(session, recording, recorded, args.from_wav)
+        replayed, stopped = Replayed(), False
+        try:
+            _replay(session, recording, recorded, args.from_wav, replayed)
+        except KeyboardInterrupt:
+            if not replayed.tokens:
+                raise
+            stopped = True
+            print(f"stopped after {len(replayed.tokens)} of {len(recorded.user)} frames", file=sys.stderr)
         outcome = {**replayed.outcome(recorded), "changed_files": changed, "from_wav": args.from_wav}
         if not args.json:
             print(_sentence(outcome))
@@ -109,6 +116,8 @@ def run(args: argparse.Namespace) -> int:
                 _show(args.json, outcome, understand(args.folder), again)
         elif args.json:
             print(json.dumps(outcome, indent=1))
+    if stopped:
+        return 130
     return 0 if outcome["identical"] or changed or args.from_wav else 1
 
 
@@ -140,6 +149,7 @@ def _session(args: argparse.Namespace, recording: Recording) -> tuple[Session, S
     if (lm.user_q, lm.dep_q, lm.card) != (info.user_codebooks, info.codebooks, info.card) and not args.from_wav:
         raise MoshiError("this model has other codebooks than the recording; --from-wav lets it hear the sound itself")
     session = Session(moshi, info.seed, sampling, info.kv_bits)
+    keep_resident(session)
     again = session_info(session, source, live=False, title=f"{info.title} (replay)")
     changed = sorted(name for name, hashed in info.files.items() if hashed != again.files.get(name))
     for name in changed if args.model is None else ():
@@ -147,12 +157,11 @@ def _session(args: argparse.Namespace, recording: Recording) -> tuple[Session, S
     return session, again, changed
 
 
-def _replay(session: Session, recording: Recording, recorded: CodesRead, from_wav: bool) -> Replayed:
+def _replay(session: Session, recording: Recording, recorded: CodesRead, from_wav: bool, replayed: Replayed) -> None:
     """Every recorded frame through the model; a reset where the recording has one."""
     resets = {event.frame for event in recording.events("reset")}
-    replayed = Replayed()
     sound = _user_frames(recording)
-    for frame, user in enumerate(recorded.user):
+    for frame, user in enumerate(_shown(list(recorded.user), "replaying")):
         if frame in resets:
             session.reset()
         if not from_wav:
@@ -161,7 +170,15 @@ def _replay(session: Session, recording: Recording, recorded: CodesRead, from_wa
             replayed.add(session.step(pcm))
         else:  # a killed recorder may have left a frame less of sound than of codes
             break
-    return replayed
+
+
+def _shown(rows: Sequence[Any], doing: str) -> Iterable[Any]:
+    """The rows, with a bar on stderr where a person looks."""
+    from rich.console import Console
+    from rich.progress import track
+
+    console = Console(stderr=True)
+    return track(rows, doing, console=console, transient=True, disable=not console.is_terminal)
 
 
 def _user_frames(recording: Recording) -> Iterator[Pcm]:
@@ -183,10 +200,9 @@ def _keep(moshi: Moshi, replayed: Replayed, recording: Recording, folder: Path, 
     resets = {event.frame for event in events if event.kind == "reset"}
     state = moshi.mimi.make_state()
     with Recorder(folder, replace(info, live=recording.info.live)) as recorder:
-        rows = zip(
-            replayed.tokens, replayed.texts, replayed.codes, replayed.user, _user_frames(recording), strict=False
-        )
-        for frame, (token, text, codes, user, heard) in enumerate(rows):
+        said = list(zip(replayed.tokens, replayed.texts, replayed.codes, replayed.user, strict=True))
+        rows = zip(_shown(said, "keeping it"), _user_frames(recording), strict=False)
+        for frame, ((token, text, codes, user), heard) in enumerate(rows):
             if frame in resets:
                 state = moshi.mimi.make_state()
             pcm = np.zeros(FRAME, np.float32)

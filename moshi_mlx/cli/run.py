@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..frame import FRAME, FRAME_MS, FRAME_RATE, Pcm
+from ..frame import FRAME, FRAME_MS, FRAME_RATE, MoshiError, Pcm
 from ..models.config import EOS
-from .console import clean
+from .console import clean, leave_stdout
 from .options import UsageError, add_kv_bits, add_model, add_sampling, check_sampling, open_session
 
 if TYPE_CHECKING:
@@ -71,15 +71,19 @@ def run(args: argparse.Namespace) -> int:
         if args.seed is None:
             print(f"seed {session.seed}", file=sys.stderr)
         talk = _Talk(session, writer, args.mono, args.json)
-        interrupted = False
+        ended: BaseException | None = None
         try:
             talk.all(source, args.tail)
-        except KeyboardInterrupt:  # what has been said until now is kept
-            interrupted = True
+        except (KeyboardInterrupt, MoshiError) as error:  # what has been said until now is kept
+            if not talk.frames:
+                raise
+            ended = error
         talk.finish()
     if writer is not None:
         print(f"wrote {args.output}", file=sys.stderr)
-    return 130 if interrupted else 0
+    if isinstance(ended, MoshiError):
+        raise ended
+    return 130 if ended else 0
 
 
 class _Talk:
@@ -88,7 +92,7 @@ class _Talk:
     def __init__(self, session: Session, writer: Writer | None, mono: bool, as_json: bool) -> None:
         self._session, self._writer, self._mono, self._json = session, writer, mono, as_json
         self._pieces: list[tuple[int, str]] = []
-        self._frames = 0
+        self.frames = 0
         self._seconds = 0.0
         self._over = False  # whether the user's sound has ended, for a model that is told so
         self._left: int | None = None  # frames to go, once a model that ends has told that it is done
@@ -101,14 +105,14 @@ class _Talk:
             start = time.perf_counter()
             reply = self._session.end() if pcm is None else self._session.step(pcm)
             self._seconds += time.perf_counter() - start
-            self._frames += 1
+            self.frames += 1
             if self._writer is not None:
                 user = np.zeros(FRAME, np.float32) if pcm is None else pcm
                 self._writer.write(reply.pcm if self._mono else np.stack([user, reply.pcm], axis=1))
             if reply.text and self._json:
                 self._pieces.append((reply.frame + max(0, lm.max_delay - 1), reply.text))  # where OUT.wav has it
             elif reply.text:
-                print(clean(reply.text), end="", flush=True)
+                self._print(clean(reply.text))
             if self._left is not None:
                 self._left -= 1
             elif self._over and reply.text_token == EOS:
@@ -138,8 +142,17 @@ class _Talk:
                 progress.update(task, advance=1, speed=self._speed())
 
     def _speed(self) -> str:
-        factor = self._seconds * FRAME_RATE / max(1, self._frames)
-        return f"{self._frames / FRAME_RATE:.1f} s of sound, real-time factor {factor:.2f}"
+        factor = self._seconds * FRAME_RATE / max(1, self.frames)
+        return f"{self.frames / FRAME_RATE:.1f} s of sound, real-time factor {factor:.2f}"
+
+    def _print(self, text: str) -> None:
+        """On stdout. Once nobody reads there any more (`| head`), OUT is still wanted."""
+        try:
+            print(text, end="", flush=True)
+        except BrokenPipeError:
+            if self._writer is None:
+                raise
+            leave_stdout()
 
     def finish(self) -> None:
         """Ends the text and says how fast it was."""
@@ -149,13 +162,13 @@ class _Talk:
 
             words = words_of([Piece(frame, text) for frame, text in self._pieces])
             data = {
-                "frames": self._frames,
+                "frames": self.frames,
                 "frame_ms": FRAME_MS,
                 "seed": self._session.seed,
                 "text": " ".join(word.text for word in words),
                 "words": [{"text": w.text, "start": round(w.start, 3), "end": round(w.end, 3)} for w in words],
             }
-            print(json.dumps(data, ensure_ascii=False, indent=1))
+            self._print(json.dumps(data, ensure_ascii=False, indent=1) + "\n")
         else:
-            print(flush=True)
+            self._print("\n")
         print(self._speed(), file=sys.stderr)

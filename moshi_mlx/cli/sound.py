@@ -18,11 +18,11 @@ import soxr
 from numpy.typing import NDArray
 
 from ..frame import FRAME, FRAME_MS, RATE, MoshiError, Pcm
-from ..realtime.files import open_sound
+from ..realtime.files import LONGEST, open_sound
 
 RATES = (2_000, 768_000)  # Hz, lowest and highest that are believed
+UNFINISHED = 4096  # bytes: a file of more holds sound, whatever its header says
 BLOCK = 0.5  # seconds read at a time
-LONGEST = 100 * 3600  # seconds; a longer length in a header is a lie or unknown
 
 
 class Frames:
@@ -39,6 +39,8 @@ class Frames:
         try:
             if not RATES[0] <= self.rate <= RATES[1]:
                 raise MoshiError(f"{path} has a rate of {self.rate} Hz, which no sound has; convert it to 24 kHz WAV")
+            if seconds <= 0 and self.path.stat().st_size > UNFINISHED:
+                raise MoshiError(f"{path} was never finished by what wrote it; `sox --ignore-length IN OUT` mends it")
             if seconds <= 0:
                 raise MoshiError(f"{path} holds no sound; record it again")
             if seconds < FRAME_MS / 1000:
@@ -108,9 +110,10 @@ class Writer:
         self.path = Path(path)
         if self.path.suffix.lower() != ".wav":
             raise MoshiError(f"{path}: sound is written as WAV; give it a name that ends in .wav")
-        if self.path.is_dir() or not self.path.parent.is_dir():
+        if (self.path.exists() and not self.path.is_file()) or not self.path.parent.is_dir():
             raise MoshiError(f"{path} cannot be written; name a file in a folder that exists")
-        self._part = self.path.with_name(f".{self.path.name}.part")
+        self._target = self.path.resolve()  # what a link names
+        self._part = self._target.with_name(f".{self._target.name}.part")
         try:
             self._file = soundfile.SoundFile(self._part, "w", RATE, channels, "PCM_16", format="WAV")
         except UnicodeEncodeError:
@@ -134,7 +137,7 @@ class Writer:
         try:
             self._file.close()
             if kind is None:
-                self._part.replace(self.path)
+                self._part.replace(self._target)
         except (soundfile.SoundFileError, OSError):
             raise MoshiError(f"{self.path} cannot be written; is the disk full?") from None
         finally:

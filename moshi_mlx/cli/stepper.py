@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from ..frame import MoshiError
-from .options import check_hears, sampling_from
+from .options import check_hears, keep_resident, sampling_from
 
 if TYPE_CHECKING:
     from ..checkpoints.load import Moshi
@@ -63,8 +63,6 @@ class SessionFactory:
     def __call__(self, progress: Progress) -> Session:
         """Loads, warms up, makes the session."""
         progress("self-test", None)
-        from ..models.memory import limit_memory, nbytes
-        from ..models.state import leaves
         from ..session import Session
         from .kernels import complain, kernel_errors
 
@@ -74,7 +72,7 @@ class SessionFactory:
         moshi = _load(args.model, args.offline, progress)
         check_hears(moshi)
         session = Session(moshi, args.seed, sampling_from(args, moshi.config.sampling), args.kv_bits)
-        limit_memory(nbytes([moshi.lm.parameters(), moshi.mimi.parameters(), leaves(session.state)]))
+        keep_resident(session)
         if self.on_ready is not None:
             self.on_ready(session, progress)
         session.warm_up(lambda done: progress("warm up", done))  # last: a GPU that rests for seconds starts slowly

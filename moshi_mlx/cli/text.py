@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ..frame import MoshiError
+from .console import clean
 from .options import UsageError, add_model, check_seed
 
 if TYPE_CHECKING:
@@ -54,8 +55,11 @@ def run(args: argparse.Namespace) -> int:
     for token in complete(helium, prompt, args):
         count += 1
         first = first or time.perf_counter() - began
-        print(decode(token), end="", flush=True)
+        print(clean(decode(token), keep="\n\t"), end="", flush=True)
     print()
+    if not count:
+        print("the model has nothing to add: it ended the text at once", file=sys.stderr)
+        return 0
     rest = time.perf_counter() - began - first
     speed = f"{(count - 1) / rest:.1f} tokens/s" if count > 1 and rest > 0 else "no second token"
     print(f"first token after {first:.3f} s, then {speed} ({count} tokens)", file=sys.stderr)

@@ -10,7 +10,11 @@ from dataclasses import dataclass, replace
 
 from .console import clean
 
-SPEECH_DB = -45.0  # a user frame above this is speech, for the display
+SPEECH_DB = -45.0  # a user frame above this is speech, for the display, if it is also so much above the room
+ABOVE_ROOM = 10.0  # dB
+ROOM_DB = (-60.0, -25.0)  # the room's level: at first, and at most
+ROOM_RISES = 0.1  # dB a frame, until a quieter frame tells better
+MUTED_DB = -90.0  # a frame below this tells nothing of the room
 LONGEST_PAUSE = 2.0  # seconds of silence that end a line of Moshi's
 USER_GAP = 0.8  # seconds of quiet that end a user's turn
 USER_LEAST = 0.24  # seconds: shorter sounds are no turn
@@ -50,6 +54,8 @@ class Transcript:
         self._last = 0.0  # when Moshi's newest piece was heard
         self._began: float | None = None  # of the user's turn
         self._loud = 0.0  # last loud user frame
+        self._room = ROOM_DB[0]
+        self._waiting: Line | None = None  # a turn of the user's in the middle of a word of Moshi's
         self._due: deque[Heard] = deque()
 
     def add(self, heard: Heard) -> None:
@@ -85,6 +91,8 @@ class Transcript:
         return [*self.closed, *([self._open] if self._open is not None else [])]
 
     def _say(self, seconds: float, text: str) -> None:
+        if self._waiting is not None and text.startswith(" "):
+            self._close()
         if self._open is None:
             self._open = Line(seconds, "moshi", "")
             text = text.lstrip()
@@ -94,7 +102,9 @@ class Transcript:
             self._close()
 
     def _listen(self, heard: Heard) -> None:
-        if heard.level > SPEECH_DB:
+        if heard.level > MUTED_DB:
+            self._room = min(heard.level, self._room + ROOM_RISES, ROOM_DB[1])
+        if heard.level > max(SPEECH_DB, self._room + ABOVE_ROOM):
             self._began = heard.seconds if self._began is None else self._began
             self._loud = heard.seconds
         elif self._began is not None and heard.seconds - self._loud > USER_GAP:
@@ -102,14 +112,20 @@ class Transcript:
 
     def _end_turn(self) -> None:
         if self._began is not None and self._loud - self._began >= USER_LEAST:
-            self._close()
-            self._append(Line(self._began, "you", f"spoke {self._loud - self._began:.1f} s"))
+            line = Line(self._began, "you", f"spoke {self._loud - self._began:.1f} s")
+            if self._open is None or self._open.seconds > line.seconds:
+                self._append(line)
+            else:
+                self._waiting = line
         self._began = None
 
     def _close(self) -> None:
         if self._open is not None and self._open.text.strip():
             self._append(self._open)
         self._open = None
+        if self._waiting is not None:
+            self._append(self._waiting)
+            self._waiting = None
 
     def _append(self, line: Line) -> None:
         self.closed.append(line)

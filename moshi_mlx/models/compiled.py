@@ -16,6 +16,8 @@ import mlx.core as mx
 
 from .state import leaves, set_leaves, twin
 
+MOST = 32  # traces that are kept: a conversation needs a fifth of them, one with other sampling as many again
+
 
 class Compiled:
     """`function(state, *arrays, **options)`, which changes the state and gives arrays, compiled.
@@ -36,9 +38,11 @@ class Compiled:
         ring = state.transformer
         ring.fit(self._steps)
         key = (ring.way(self._steps), ring.slots, ring.context, type(ring.rings[0]), *options.values())
-        if key not in self._traced:
-            self._traced[key] = self._compile(twin(state), options)
-        result, new = self._traced[key](leaves(state), *arrays)
+        traced = self._traced.pop(key, None) or self._compile(twin(state), options)
+        self._traced[key] = traced  # the last used is the last
+        if len(self._traced) > MOST:
+            del self._traced[next(iter(self._traced))]
+        result, new = traced(leaves(state), *arrays)
         set_leaves(state, new)
         ring.offset += self._steps
         return result

@@ -39,15 +39,16 @@ def calibrate(
     """Codes int32 (sequences, streams, frames) by frame, as `Lm.logits` takes them. lm: the model that speaks,
     its weights evaluated; mimi: what it hears with. say: is told now and then how far it is.
 
-    sounds: 24 kHz. part: what of them is heard, as shares of their length; cut into pieces for the sequences, from its
-    beginning again when there are too few.
+    sounds: 24 kHz. part: what of them is heard, as shares of their length: a piece for each sequence, spread over all
+    of it, from its beginning again at its end.
     """
     config = lm.config
     if sounds:
         heard = np.concatenate([hear(mimi, pcm, config.user_q) for pcm in sounds], axis=1)
         first, last = (int(share * heard.shape[1]) for share in part)
-        span = first + np.arange(sequences * frames) % max(1, last - first)
-        user = heard[:, span].reshape(config.user_q, sequences, frames).transpose(1, 0, 2)
+        length = max(1, last - first)
+        begins = np.arange(sequences)[:, None] * max(length // sequences, 1)
+        user = heard[:, first + (begins + np.arange(frames)) % length].transpose(1, 0, 2)
     else:
         silence = hear(mimi, np.zeros(frames * FRAME, np.float32), config.user_q)
         user = np.repeat(silence[None], sequences, axis=0)

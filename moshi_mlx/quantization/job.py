@@ -16,6 +16,7 @@ import mlx.core as mx
 from ..checkpoints.load import load
 from ..checkpoints.new_folder import (
     check_space,
+    check_vacant,
     companions,
     companions_size,
     config_json,
@@ -68,11 +69,14 @@ def quantize(
     recipe: of RECIPES, or "auto" with a target. calibration: None is the default. measure: whether the loss is
     measured, where memory allows. An interrupt while it is measured leaves DEST whole, its card without the loss.
     """
+    check_vacant(dest, source)
     work = Work(source, calibration or Calibration(), say, offline)
     unmeasured = work.too_large() if measure else "not wanted"
     if recipe == AUTO and (too_large := work.too_large(search=True)):
         raise MoshiError(f"{AUTO} has to measure the model: {too_large}; name another recipe")
-    with destination(dest, work.files.located.folder) as folder:
+    if unmeasured and measure:
+        say(f"its loss will not be measured: {unmeasured}")
+    with destination(dest) as folder:
         chosen = _plan(work, recipe, target)
         result, tables = _make(work, recipe, chosen, folder, progress)
         result |= {"name": dest.name, "unmeasured": unmeasured or "the measurement was interrupted"}

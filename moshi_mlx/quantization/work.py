@@ -31,6 +31,7 @@ PROOF = 1  # another seed than that of the choice
 SAMPLE = 1 << 16  # weights of a matrix whose error in every format is compared
 MEMORY = 0.8  # share of the machine's that measuring may take
 SEARCH = 1.3  # what gradients take beside the weights
+COMPARED = 5  # float32 logits, or arrays as large, that are alive when two models are compared
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,7 @@ class Work:
     def forget(self) -> None:
         """Gives back the memory of `trial`."""
         self.__dict__.pop("trial", None)
+        mx.clear_cache()
 
     def reference(self, after_auto: bool) -> tuple[Codes, Logits]:
         """Codes to measure on, and what the source predicts there. after_auto: they are others than those that `auto`
@@ -154,7 +156,7 @@ class Work:
     @property
     def dtype(self) -> mx.Dtype:
         """The arithmetic to measure in: float32 if memory allows. In bfloat16, rounding is heard beside 8 bits."""
-        return mx.float32 if 2 * self._needs(search=True) < MEMORY * machine_memory() else mx.bfloat16
+        return mx.float32 if self._needs(search=True, wider=2) < MEMORY * machine_memory() else mx.bfloat16
 
     def too_large(self, search: bool = False) -> str | None:
         """Why the source cannot be measured on this machine, or `auto` cannot search there, if so."""
@@ -163,12 +165,15 @@ class Work:
             return None
         return f"that takes {needs / 1e9:.1f} GB of memory, this machine has {has / 1e9:.1f}"
 
-    def _needs(self, search: bool) -> float:
-        """Bytes of memory that measuring in bfloat16 takes: weights, gradients, keys and values."""
-        c = self.calibration
+    def _needs(self, search: bool, wider: int = 1) -> float:
+        """Bytes of memory that measuring takes, in an arithmetic so much wider than bfloat16: weights, gradients, keys,
+        values and logits.
+        """
+        c, config = self.calibration, self.config
         rows = c.sequences * (WIDER if search else 1)
-        kept = rows * kv_bytes(self.config, None, c.frames + self.config.max_delay)
-        return self.cost({}).nbytes * (SEARCH if search else 1) + kept
+        kept = rows * kv_bytes(config, None, c.frames + config.max_delay)
+        logits = 4 * rows * c.frames * (config.text_card_out + config.dep_q * config.card)
+        return wider * (self.cost({}).nbytes * (SEARCH if search else 1) + kept) + COMPARED * logits
 
     def in_file(self, names: Sequence[str]) -> list[str]:
         """Names of matrices in the file, where the audio tables are apart."""

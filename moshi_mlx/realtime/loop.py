@@ -24,6 +24,8 @@ from .statistics import Counts, Exchange, Meter
 
 _WAKE = 0.02  # seconds of sound for which the engine wakes: most is resampled and treated before the frame is whole
 _RESERVE = RATE // 50  # samples of what was played that the pairing keeps back, beyond the device's blocks
+_SEEN = 0.1  # seconds by which an echo may come after what was played, as the treatment sees the two
+_FARTHEST = 1.0  # seconds of a device's way that are believed
 
 
 class Loop:
@@ -174,10 +176,12 @@ class Loop:
 
     def _start_pairing(self) -> None:
         """By what is kept back of the reference, the echo seems earlier. Where the way through the device is no longer
-        than that, the microphone waits: an echo before its cause is removed by no canceller."""
+        than that, the microphone waits: an echo before its cause is removed by no canceller. Where it is long, as with
+        Bluetooth, more is kept back: the treatments look at 300 ms."""
         device, block = self._device, self.capture.block / self.capture.rate
         reserve = _RESERVE + ceil((block + self.playback.block / self.playback.rate) * RATE)
-        way = device.input_latency + device.output_latency
+        way = min(_FARTHEST, device.input_latency + device.output_latency)
+        reserve = max(reserve, floor((way - _SEEN) * RATE))
         self._held = max(0, reserve - floor((way - block) * RATE)) if way else 0
         self._pairing.start(len(self._mic) - self._held, reserve)
 

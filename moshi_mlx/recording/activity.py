@@ -73,7 +73,7 @@ def measure_levels(paths: Sequence[Path]) -> Levels:
                         f"{path} has {file.channels} channel(s): turn-taking needs two, the user left and Moshi right"
                     )
                 if file.frames / file.samplerate > MAX_SECONDS:
-                    raise MoshiError(f"{path} says it is longer than {MAX_SECONDS // 3_600} hours: it is damaged")
+                    raise MoshiError(f"{path} does not say how long it is, or is damaged; convert it to WAV")
                 rate = rate or file.samplerate
                 if file.samplerate != rate:
                     raise MoshiError(
