@@ -94,6 +94,7 @@ def test_a_question_is_answered_in_words() -> None:
         (["--device", f"file:{QUESTION}", "--record", "tests"], "name a new folder"),
         (["--device", f"file:{QUESTION}", "--stats", "/nowhere/x"], "--stats"),
         (["--device", f"file:{QUESTION}", "--model", "none/at/all", "--record", "/proc/self/new"], "cannot be made"),
+        (["--device", f"file:{QUESTION}", "--stats", str(QUESTION)], "would overwrite"),
         (["--latency", "soon"], "--latency takes"),
         (["--device", f"file:{QUESTION}", "--text-temperature", "-1"], "temperature"),
         (["--device", f"file:{QUESTION}", "--seed", "-1"], "seed"),

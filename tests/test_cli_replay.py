@@ -169,3 +169,21 @@ def test_out_is_tried_first_and_keeps_odd_events(
         file.write('{"frame": 1, "kind": "mark", "self": 1}\n')
     assert main(["replay", str(tmp_path / "r"), "--out", str(tmp_path / "again")]) == 0
     assert [event.frame for event in open_recording(tmp_path / "again").events("mark")] == [1]
+
+
+def test_a_stopped_replay_is_kept(
+    checkpoint: Checkpoint, sound: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """Ctrl-C after an hour of it lost the hour."""
+    record(tmp_path / "r", sound, checkpoint("moshi"))
+    reply_to, count = Session.reply_to, iter(range(100))
+
+    def until(self: Session, *given: object, **more: object) -> object:
+        if next(count) == 3:
+            raise KeyboardInterrupt
+        return reply_to(self, *given, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Session, "reply_to", until)
+    assert main(["replay", str(tmp_path / "r"), "--out", str(tmp_path / "again")]) == 130
+    assert "stopped after 3 of" in capsys.readouterr().err
+    assert len(open_recording(tmp_path / "again").codes().text_tokens) == 3

@@ -124,6 +124,7 @@ def test_memory_and_pieces(checkpoint: Callable, tmp_path: Path, monkeypatch: py
         (["encode", "none.wav", "a.codes"], 1, "none.wav"),
         (["encode", "in.wav", "none/a.codes"], 1, "folder that exists"),
         (["encode", "in.wav", "in.wav"], 2, "same file"),
+        (["encode", "in.wav", "/dev/null"], 1, "cannot be written"),  # as root, it became a file
         (["encode", "in.wav", "a.codes", "--codebooks", "9"], 1, "1 to 8"),
         (["encode", "in.wav", "a.codes", "--codebooks", "0"], 2, "--codebooks"),
         (["roundtrip", "in.wav", "out.mp3"], 1, "ends in .wav"),

@@ -13,7 +13,7 @@ import numpy as np
 import pulse
 import pytest
 from needs import needs
-from portaudio_kit import MIC
+from portaudio_kit import MIC, SPEAKER
 from terminal_kit import ROOT
 
 from moshi_mlx.cli.devices import _print, available, judge
@@ -181,3 +181,15 @@ def test_a_name_is_no_style(capsys: pytest.CaptureFixture[str]) -> None:
     shown = capsys.readouterr().out
     for name in ("Scarlett [usb]", "Odd [/usb]", "Mic :mute:"):
         assert name in shown
+
+
+def test_a_headset_that_is_listed_twice(capsys: pytest.CaptureFixture[str]) -> None:
+    """macOS lists a microphone and a loudspeaker of one name: both were marked as both, and where only the loudspeaker
+    was there today, the chat ended instead of taking the default microphone."""
+    ear = replace(SPEAKER, number=2, name="AirPods", default_output=False)
+    mouth = replace(MIC, number=3, name="AirPods", default_input=False)
+    chosen = Settings("AirPods", "AirPods")
+    assert available([MIC, SPEAKER, ear], chosen) == {"input": None, "output": "AirPods"}
+    _print([MIC, SPEAKER, ear, mouth], chosen)
+    lines = [line for line in capsys.readouterr().out.splitlines() if "AirPods" in line]
+    assert [("input" in line, "output" in line) for line in lines] == [(False, True), (True, False)]

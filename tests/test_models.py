@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import mlx.core as mx
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mlx import nn
 
 from moshi_mlx.frame import MoshiError
+from moshi_mlx.models import compiled
 from moshi_mlx.models.cache import TransformerState
+from moshi_mlx.models.compiled import Compiled
 from moshi_mlx.models.config import LmConfig, TransformerConfig
 from moshi_mlx.models.delays import Columns, shift, unshift
 from moshi_mlx.models.sampling import Sampling, choose, penalise
@@ -163,3 +166,27 @@ def test_impossible_sampling(wish: dict[str, float]) -> None:
     """A NaN temperature draws token 0 for ever; half a candidate, or a context of 4 TB, failed in the first frame."""
     with pytest.raises(MoshiError, match=next(iter(wish))):
         Sampling(**wish)
+
+
+def test_traces_are_not_kept_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program that gives each user a temperature kept a compiled graph for each, for as long as the model lived."""
+    monkeypatch.setattr(compiled, "MOST", 3)
+    config = TransformerConfig(32, 1, 1, 32, context=8)
+
+    @dataclass
+    class State:
+        transformer: TransformerState
+        total: mx.array
+
+    class Model(nn.Module):
+        def step(self, state: State, scale: float) -> mx.array:
+            state.total = state.total + scale
+            return state.total
+
+    model = Model()
+    live = Compiled(model.step, 1)
+    state = State(TransformerState.make(config, 1, 1, mx.float32), mx.array(0.0))
+    for scale in (1.0, 2.0, 3.0, 4.0, 5.0, 5.0, 1.0):
+        live(state, scale=scale)
+    assert len(live._traced) == 3
+    assert float(state.total) == 21.0

@@ -125,3 +125,12 @@ def test_drawing_of_odd_points_is_valid(points: list[Point]) -> None:
     """Guards against log of zero, division by an empty span and unescaped names."""
     root = ET.fromstring(drawing("a < b", points))
     assert len([node for node in root.iter() if node.tag.endswith("circle")]) >= len(points)
+
+
+def test_all_sounds_are_heard(source: Path) -> None:
+    """Only the first seconds of the first sound were, and the card said "3 given sounds"."""
+    moshi, rng = moshi_mlx.load(source), np.random.default_rng(1)
+    sounds = [rng.normal(0, level, 30 * FRAME).astype(np.float32) for level in (0.05, 0.1, 0.2)]
+    codes = calibrate(moshi.mimi, moshi.lm, sounds, sequences=3, frames=6)
+    for row, pcm in zip(codes, sounds, strict=True):
+        assert np.array_equal(row[3:], hear(moshi.mimi, pcm, 2)[:, :6])

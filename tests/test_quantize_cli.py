@@ -42,6 +42,10 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["--report", "r", "--uniform", "4"], "needs DEST"),
         (["--report", "r", "--no-measure"], "contradicts"),
         (["dest", "--frames", "3"], "--frames takes"),
+        (["dest", "--no-measure", "--frames", "9"], "how to measure"),
+        (["dest", "--no-measure", "--audio", "none.wav"], "how to measure"),
+        (["dest", "--report", "dest"], "the same"),
+        (["--report", str(ROOT / "tests")], "already exists"),
         (["dest", "--recipe", "mixed-5-9"], "invalid choice"),
         (["dest", "--uniform", "7"], "invalid choice"),
         (["dest", "--uniform", "4", "--recipe", "mixed-4-8"], "not allowed with"),
@@ -80,6 +84,23 @@ def test_an_unknown_source_is_one_line(
     assert says in error
     assert error.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_dest_is_looked_at_before_anything_is_fetched(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Fifteen gigabytes were fetched, then DEST was refused."""
+    for dest, says in ((tmp_path, "exists already"), (tmp_path / "none" / "dest", "is no folder")):
+        assert main(["quantize", "moshiko-bf16", str(dest), "--offline"]) == 1
+        assert says in capsys.readouterr().err
+
+
+def test_it_is_told_that_the_loss_cannot_be_measured(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four dashes in the table, status 0, and the reason in DEST alone."""
+    monkeypatch.setattr("moshi_mlx.quantization.work.machine_memory", lambda: 10_000)
+    assert main(["quantize", str(source), str(tmp_path / "out")]) == 0
+    told = capsys.readouterr().err
+    assert told.index("its loss will not be measured: that takes") < told.index("wrote")
 
 
 @pytest.mark.parametrize("text", [b"", b"no sound at all", b"RIFF\x00\x00\x00\x00WAVE"])

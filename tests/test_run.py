@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -117,6 +120,29 @@ def test_bad_input(run: Run, tmp_path: Path, sound: np.ndarray | None, says: str
     assert says in err
     assert len(err.strip().splitlines()) == 1
     assert [path.name for path in tmp_path.iterdir() if "out" in path.name] == []
+
+
+def test_what_was_said_before_the_damage_is_kept(run: Run, tmp_path: Path) -> None:
+    """One sample that is no number after an hour cost the hour: no OUT, no words."""
+    sound = np.full(3 * RATE, 0.1, np.float32)
+    sound[2 * RATE + 5] = np.nan
+    soundfile.write(tmp_path / "in.wav", sound, RATE, subtype="FLOAT")
+    status, out, err = run(tmp_path / "in.wav", "-o", tmp_path / "out.wav", "--seed", 1, "--json")
+    assert status == 1
+    assert "NaN" in err.splitlines()[-1]
+    assert json.loads(out)["frames"] == 25
+    assert soundfile.info(tmp_path / "out.wav").frames == 25 * FRAME
+
+
+def test_out_is_written_though_nobody_reads_the_text(spoken: Path, tmp_path: Path) -> None:
+    """`| head` ended the run: no OUT, and not a word of it."""
+    words = [sys.executable, "-m", "moshi_mlx.cli.main", "run", spoken, "-o", tmp_path / "out.wav", "--tail", "2"]
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "wb") as stdout:
+        ended = subprocess.run([*words, "--seed", "1", "--text-temperature", "3"], stdout=stdout, check=False)
+    assert ended.returncode == 0
+    assert soundfile.info(tmp_path / "out.wav").frames == (13 + 25) * FRAME
 
 
 @pytest.mark.parametrize(

@@ -168,6 +168,38 @@ class TestTranscript:
         said = [(line.who, line.text) for line in transcript.lines()]
         assert said == [("moshi", "Yes sir"), ("you", "spoke 1.5 s"), ("moshi", "Next")]
 
+    def test_an_mm_hm_does_not_cut_a_word(self) -> None:
+        """Moshi's line was closed in the middle of a word: The capital is To · kyo."""
+        transcript = Transcript()
+        pieces = {10: " The cap", 22: "ital is To", 40: "kyo.", 41: " Yes."}
+        for frame in range(80):
+            second = frame * 0.08
+            transcript.add(Heard(second, second, pieces.get(frame, ""), -20.0 if 13 <= frame < 20 else -90.0))
+            transcript.advance(second)
+        transcript.finish()
+        said = [(line.who, line.text) for line in transcript.lines()]
+        assert said == [("moshi", "The capital is Tokyo."), ("you", "spoke 0.5 s"), ("moshi", "Yes.")]
+
+    def test_lines_are_in_their_order(self) -> None:
+        """An answer that began before a turn of the user's was known to be over stood above it."""
+        transcript = Transcript()
+        for frame in range(60):
+            second = frame * 0.08
+            transcript.add(Heard(second, second, " Sorry," if frame == 25 else "", -20.0 if frame < 20 else -90.0))
+            transcript.advance(second)
+        transcript.finish()
+        assert [line.who for line in transcript.lines()] == ["you", "moshi"]
+
+    def test_a_loud_room_is_no_user(self) -> None:
+        """Above −45 dB the room itself was one endless turn, and nobody's turns were shown."""
+        transcript = Transcript()
+        for frame in range(1_000):
+            level = -20.0 if 600 <= frame < 620 else -44.0
+            transcript.add(Heard(frame * 0.08, 0.0, "", level))
+        transcript.finish()
+        assert [line.text for line in transcript.lines()][-1:] == ["spoke 1.5 s"]
+        assert len(transcript.lines()) <= 2
+
     def test_a_click_is_no_turn(self) -> None:
         """Every key press in the room made a line."""
         transcript = Transcript()

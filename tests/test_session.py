@@ -148,6 +148,7 @@ def test_the_end_of_the_users_sound(moshi: Moshi, pcm: np.ndarray) -> None:
     [
         lambda s: s.step(np.zeros(FRAME - 1, np.float32)),
         lambda s: s.step(np.zeros((1, FRAME), np.float32)),
+        lambda s: s.step(np.full(FRAME, 20_000, np.int16)),
         lambda s: s.step_codes(np.zeros(7, np.int32)),
         lambda s: s.step_codes(np.zeros(8, np.float32)),
         lambda s: s.step_codes(np.full(8, 33)),

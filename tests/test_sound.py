@@ -11,6 +11,7 @@ import soundfile
 
 from moshi_mlx.cli.sound import Writer, frames
 from moshi_mlx.frame import FRAME, RATE, MoshiError
+from moshi_mlx.realtime import FileDevice
 
 
 def tone(rate: int, seconds: float, hertz: float = 440.0) -> np.ndarray:
@@ -111,3 +112,37 @@ def test_writer_refuses_names(tmp_path: Path, name: str) -> None:
     with pytest.raises(MoshiError):
         Writer(tmp_path / name)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_stream_without_a_length_is_read_to_its_end(tmp_path: Path) -> None:
+    """A FLAC that was written through a pipe: all of it was heard, then it was called damaged, and a chat from it never
+    ended."""
+    path = tmp_path / "a.flac"
+    soundfile.write(path, tone(RATE, 2.5), RATE)
+    raw = bytearray(path.read_bytes())
+    raw[21] &= 0xF0  # STREAMINFO: 36 bits of the number of samples
+    raw[22:26] = bytes(4)
+    path.write_bytes(raw)
+    source = frames(path)
+    assert source.total is None
+    assert np.abs(np.concatenate(list(source))[: RATE * 2] - tone(RATE, 2)).max() < 1e-3
+    assert FileDevice(path, None).frames == 32
+
+
+def test_a_file_that_nobody_finished_is_not_called_empty(tmp_path: Path) -> None:
+    """A recorder that was killed leaves a length of 0 in the header, and all of the sound: "record it again"."""
+    soundfile.write(tmp_path / "a.wav", tone(RATE, 2.0), RATE)
+    raw = bytearray((tmp_path / "a.wav").read_bytes())
+    raw[4:8] = raw[40:44] = bytes(4)
+    (tmp_path / "a.wav").write_bytes(raw)
+    with pytest.raises(MoshiError, match="--ignore-length"):
+        frames(tmp_path / "a.wav")
+
+
+def test_what_a_link_names_is_written(tmp_path: Path) -> None:
+    """The link was replaced, and the file behind it stayed as it was."""
+    (tmp_path / "link.wav").symlink_to(tmp_path / "real.wav")
+    with Writer(tmp_path / "link.wav") as out:
+        out.write(tone(RATE, 0.5))
+    assert (tmp_path / "link.wav").is_symlink()
+    assert soundfile.info(tmp_path / "real.wav").frames == RATE // 2

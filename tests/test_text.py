@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moshi_mlx.checkpoints.tokenizer import CONTROL, Tokenizer
+from moshi_mlx.cli.console import clean
 from moshi_mlx.frame import MoshiError
 
 WRITTEN = st.characters(categories=["L", "M", "N", "P", "S"], exclude_characters="▁")
@@ -65,3 +66,11 @@ def test_no_tokenizer() -> None:
     """The wrong file is named, not a traceback of C++."""
     with pytest.raises(MoshiError, match=r"mimi\.json"):
         Tokenizer(FIXTURES / "mimi" / "mimi.json")
+
+
+def test_white_space_parts_words_and_helium_gets_it_as_it_is() -> None:
+    """A line break was left out, and the words on both sides of it ran together."""
+    tokens = [TOKENIZER.model.piece_to_id(f"<0x{byte:02X}>") for byte in (0x61, 0x0A, 0x62, 0x1B, 0x09)]
+    assert spell(tokens) == "a b "
+    assert "".join(TOKENIZER.join(token, b"")[0] for token in tokens) == "a\nb\x1b\t"
+    assert clean("a\n\tb\x1b[2J\u202e", keep="\n\t") == "a\n\tb[2J"
