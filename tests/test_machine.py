@@ -49,7 +49,7 @@ def test_a_refusal_gives_the_figure_that_says_why() -> None:
     assert "needs 7." in verdict(machine(8, 68), MOSHI)
     assert "5.3 GB can be used" in verdict(machine(8, 68), MOSHI)
     slow = verdict(machine(16, 68), MOSHI)
-    assert "85 ms at 68 GB/s" in slow
+    assert "85.0 ms at 68 GB/s" in slow
     assert "8 bits" in slow
     assert "64 of 80 ms" in slow
     assert "No GPU" in verdict(Machine(64 << 30, 48 << 30, 4e11, gpu=""), MOSHI)

@@ -150,8 +150,10 @@ class _Clock:
 
 def _load(args: argparse.Namespace, codebooks: int | None) -> Mimi:
     from ..checkpoints.codec_of import load_codec_of
+    from ..models.memory import limit_memory, nbytes
 
     mimi, located = load_codec_of(args.model, codebooks, offline=args.offline)
+    limit_memory(nbytes(mimi.parameters()))
     if located.embedded:
         print("This is the embedded model's small codec; the real one: --model mimi (0.4 GB, once).", file=sys.stderr)
     return mimi

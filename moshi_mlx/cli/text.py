@@ -46,9 +46,11 @@ def run(args: argparse.Namespace) -> int:
     prompt = _prompt(args.prompt)
     located = _located(args)
     from ..checkpoints.helium import load_helium
+    from ..models.memory import limit_memory, nbytes
 
     began = time.perf_counter()
     helium = load_helium(located)
+    limit_memory(nbytes(helium.model.parameters()))
     print(f"{located.label}: loaded in {time.perf_counter() - began:.1f} s", file=sys.stderr)
     began, first, count = time.perf_counter(), 0.0, 0
     decode = helium.decoder()
