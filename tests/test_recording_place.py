@@ -37,3 +37,18 @@ def test_a_place_that_cannot_be_made_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(MoshiError, match="cannot be made"), place_for(tmp_path / "new" / ("x" * 300)):
         pass
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_fails_before_the_first_frame_leaves_nothing_to_finish(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The files were removed, and the message named the command that finishes them."""
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with Recorder(tmp_path / "r", INFO) as recorder:
+        monkeypatch.setattr("moshi_mlx.recording.recorder.write_all", full)
+        recorder.event("mark", 0)
+    assert recorder.failure == f"recording stopped: {tmp_path / 'r'}: No space left on device"
+    assert not (tmp_path / "r").exists()

@@ -153,8 +153,8 @@ class Recorder:
 
     def _fail(self, reason: str) -> None:
         if self.failure is None:
-            keep = f"`moshi-mlx record {self.folder} --finish` makes the pages of what it took"
-            self.failure = f"recording stopped: {reason}; {keep}"
+            keep = f"; `moshi-mlx record {self.folder} --finish` makes the pages of what it took" if self.frames else ""
+            self.failure = f"recording stopped: {reason}{keep}"
             if self._on_failure is not None:
                 self._on_failure(self.failure)
 
