@@ -53,7 +53,7 @@ def small_lm(context: int) -> Lm:
 
 
 def speak(session: Session, frames: int) -> list[Reply]:
-    return [session.step(pcm) for pcm in 4 * noise(frames)]
+    return [session.step(4 * pcm) for pcm in noise(frames)]
 
 
 def test_a_frame_is_evaluated_and_read_once(moshi: Moshi, monkeypatch: pytest.MonkeyPatch) -> None:
