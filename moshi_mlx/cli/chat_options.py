@@ -73,8 +73,8 @@ def _files(words: str) -> tuple[Path, Path | None]:
     """IN and OUT of file:IN[,OUT.wav], both looked at before anything is loaded."""
     from .sound import frames
 
-    source, target = (*named(words), None)[:2]
-    assert source is not None
+    source, *rest = named(words)
+    target = rest[0] if rest else None
     frames(source).close()
     if target is not None and target.exists() and target.samefile(source):
         raise UsageError("IN and OUT are the same file; give OUT another name")

@@ -17,14 +17,15 @@ import hashlib
 import json
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..frame import FRAME_RATE, MoshiError, Pcm
+from .console import with_bar
 from .options import UsageError, add_model, replaceable
 
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from .sound import Frames
 
 PIECE = 16  # frames worked on at once
-T = TypeVar("T")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -171,21 +171,13 @@ def _identity(mimi: Mimi) -> bytes:
 def _pieces(source: Frames) -> Iterator[Pcm]:
     """Several frames at once, with a bar on stderr."""
     waiting: list[Pcm] = []
-    for frame in _shown(source, source.total):
+    for frame in with_bar(source, source.total):
         waiting.append(frame)
         if len(waiting) == PIECE:
             yield np.concatenate(waiting)
             waiting = []
     if waiting:
         yield np.concatenate(waiting)
-
-
-def _shown(items: Iterable[T], total: int | None) -> Iterator[T]:
-    from rich.console import Console
-    from rich.progress import track
-
-    console = Console(stderr=True)
-    return iter(track(items, "", total, console=console, transient=True, disable=not console.is_terminal))
 
 
 @contextlib.contextmanager

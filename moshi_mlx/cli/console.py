@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import sys
 import unicodedata
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+T = TypeVar("T")
 JOINER = "\u200d"  # invisible, but it builds emoji
 
 
@@ -23,6 +25,15 @@ def data_console() -> Console:
     from rich.console import Console
 
     return Console(highlight=False, emoji=False, markup=False)
+
+
+def with_bar(items: Iterable[T], total: int | None = None, doing: str = "") -> Iterable[T]:
+    """The items, with a bar on stderr where a person looks. total: None is their length, if they have one."""
+    from rich.console import Console
+    from rich.progress import track
+
+    console = Console(stderr=True)
+    return track(items, doing, total, console=console, transient=True, disable=not console.is_terminal)
 
 
 def clean(text: str, keep: str = "") -> str:

@@ -14,7 +14,7 @@ import contextlib
 import json
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..frame import FRAME, Codes, MoshiError, Pcm, Reply
+from .console import with_bar
 from .options import add_model, check_new, keep_resident
 
 if TYPE_CHECKING:
@@ -161,7 +162,7 @@ def _replay(session: Session, recording: Recording, recorded: CodesRead, from_wa
     """Every recorded frame through the model; a reset where the recording has one."""
     resets = {event.frame for event in recording.events("reset")}
     sound = _user_frames(recording)
-    for frame, user in enumerate(_shown(list(recorded.user), "replaying")):
+    for frame, user in enumerate(with_bar(list(recorded.user), doing="replaying")):
         if frame in resets:
             session.reset()
         if not from_wav:
@@ -170,15 +171,6 @@ def _replay(session: Session, recording: Recording, recorded: CodesRead, from_wa
             replayed.add(session.step(pcm))
         else:  # a killed recorder may have left a frame less of sound than of codes
             break
-
-
-def _shown(rows: Sequence[Any], doing: str) -> Iterable[Any]:
-    """The rows, with a bar on stderr where a person looks."""
-    from rich.console import Console
-    from rich.progress import track
-
-    console = Console(stderr=True)
-    return track(rows, doing, console=console, transient=True, disable=not console.is_terminal)
 
 
 def _user_frames(recording: Recording) -> Iterator[Pcm]:
@@ -201,7 +193,7 @@ def _keep(moshi: Moshi, replayed: Replayed, recording: Recording, folder: Path, 
     state = moshi.mimi.make_state()
     with Recorder(folder, replace(info, live=recording.info.live)) as recorder:
         said = list(zip(replayed.tokens, replayed.texts, replayed.codes, replayed.user, strict=True))
-        rows = zip(_shown(said, "keeping it"), _user_frames(recording), strict=False)
+        rows = zip(with_bar(said, doing="keeping it"), _user_frames(recording), strict=False)
         for frame, ((token, text, codes, user), heard) in enumerate(rows):
             if frame in resets:
                 state = moshi.mimi.make_state()
