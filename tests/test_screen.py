@@ -133,6 +133,17 @@ def test_clock_has_hours_only_when_there_are_any() -> None:
     assert (clock(5), clock(754.9), clock(3661)) == ("00:05", "12:34", "1:01:01")
 
 
+def shown(frames: int, loud: range, pieces: dict[int, str], quiet: float = -90.0) -> list[tuple[str, str]]:
+    """The lines (who, text) of so many frames: those in which the user is loud, Moshi's pieces by frame."""
+    transcript = Transcript()
+    for frame in range(frames):
+        second = frame * 0.08
+        transcript.add(Heard(second, second, pieces.get(frame, ""), -20.0 if frame in loud else quiet))
+        transcript.advance(second)
+    transcript.finish()
+    return [(line.who, line.text) for line in transcript.lines()]
+
+
 class TestTranscript:
     def test_words_show_when_their_sound_is_heard(self) -> None:
         """Text ran ahead of its sound by the whole lag."""
@@ -158,55 +169,27 @@ class TestTranscript:
 
     def test_turns_make_lines(self) -> None:
         """Everything Moshi ever said stood in one endless line."""
-        transcript = Transcript()
-        for frame in range(200):
-            second = frame * 0.08
-            text = {10: " Yes", 12: " sir", 100: " Next"}.get(frame, "")
-            transcript.add(Heard(second, second, text, -20.0 if 40 <= frame < 60 else -90.0))
-            transcript.advance(second)
-        transcript.finish()
-        said = [(line.who, line.text) for line in transcript.lines()]
+        said = shown(200, range(40, 60), {10: " Yes", 12: " sir", 100: " Next"})
         assert said == [("moshi", "Yes sir"), ("you", "spoke 1.5 s"), ("moshi", "Next")]
 
     def test_an_mm_hm_does_not_cut_a_word(self) -> None:
         """Moshi's line was closed in the middle of a word: The capital is To · kyo."""
-        transcript = Transcript()
-        pieces = {10: " The cap", 22: "ital is To", 40: "kyo.", 41: " Yes."}
-        for frame in range(80):
-            second = frame * 0.08
-            transcript.add(Heard(second, second, pieces.get(frame, ""), -20.0 if 13 <= frame < 20 else -90.0))
-            transcript.advance(second)
-        transcript.finish()
-        said = [(line.who, line.text) for line in transcript.lines()]
+        said = shown(80, range(13, 20), {10: " The cap", 22: "ital is To", 40: "kyo.", 41: " Yes."})
         assert said == [("moshi", "The capital is Tokyo."), ("you", "spoke 0.5 s"), ("moshi", "Yes.")]
 
     def test_lines_are_in_their_order(self) -> None:
         """An answer that began before a turn of the user's was known to be over stood above it."""
-        transcript = Transcript()
-        for frame in range(60):
-            second = frame * 0.08
-            transcript.add(Heard(second, second, " Sorry," if frame == 25 else "", -20.0 if frame < 20 else -90.0))
-            transcript.advance(second)
-        transcript.finish()
-        assert [line.who for line in transcript.lines()] == ["you", "moshi"]
+        assert [who for who, _ in shown(60, range(20), {25: " Sorry,"})] == ["you", "moshi"]
 
     def test_a_loud_room_is_no_user(self) -> None:
         """Above −45 dB the room itself was one endless turn, and nobody's turns were shown."""
-        transcript = Transcript()
-        for frame in range(1_000):
-            level = -20.0 if 600 <= frame < 620 else -44.0
-            transcript.add(Heard(frame * 0.08, 0.0, "", level))
-        transcript.finish()
-        assert [line.text for line in transcript.lines()][-1:] == ["spoke 1.5 s"]
-        assert len(transcript.lines()) <= 2
+        said = shown(1_000, range(600, 620), {}, quiet=-44.0)
+        assert [text for _, text in said][-1:] == ["spoke 1.5 s"]
+        assert len(said) <= 2
 
     def test_a_click_is_no_turn(self) -> None:
         """Every key press in the room made a line."""
-        transcript = Transcript()
-        for frame in range(50):
-            transcript.add(Heard(frame * 0.08, 0.0, "", -20.0 if frame == 10 else -90.0))
-        transcript.finish()
-        assert transcript.lines() == []
+        assert shown(50, range(10, 11), {}) == []
 
     def test_an_endless_talk_stays_bounded(self) -> None:
         """The display kept every word of an hour-long talk."""

@@ -71,13 +71,11 @@ def run(args: argparse.Namespace) -> int:
 
 def available(devices: list[DeviceInfo], settings: Settings) -> dict[str, str | None]:
     """The remembered names that are there today, by kind; None for the default."""
-    there = {kind: {one.name for one in devices if _has(one, kind)} for kind in ("input", "output")}
-    return {kind: name if name in there[kind] else None for kind, name in asdict(settings).items()}
+    from ..realtime.listing import of_kind
 
-
-def _has(one: DeviceInfo, kind: str) -> bool:
-    """Whether a device is an input, or an output: macOS lists a headset twice, by one name."""
-    return bool(one.inputs if kind == "input" else one.outputs)
+    wanted = asdict(settings)
+    there = {kind: {one.name for one in of_kind(devices, kind)} for kind in wanted}
+    return {kind: name if name in there[kind] else None for kind, name in wanted.items()}
 
 
 def judge(found: Checked, platform: str, environ: Any) -> list[str]:

@@ -63,11 +63,16 @@ def list_devices(refresh: bool = False) -> list[DeviceInfo]:
     ]
 
 
+def of_kind(devices: Sequence[DeviceInfo], kind: str) -> list[DeviceInfo]:
+    """The inputs, or the outputs: macOS lists a headset as one of each, by the same name."""
+    return [one for one in devices if (one.inputs if kind == "input" else one.outputs) > 0]
+
+
 def choose_device(devices: Sequence[DeviceInfo], wanted: str | int | None, kind: str) -> DeviceInfo:
     """The device of a kind ("input" or "output") by number, by a part of its name, or the default. MoshiError says
     what there is.
     """
-    usable = [one for one in devices if (one.inputs if kind == "input" else one.outputs) > 0]
+    usable = of_kind(devices, kind)
     if wanted is None:
         chosen = [one for one in usable if (one.default_input if kind == "input" else one.default_output)] or usable[:1]
     elif isinstance(wanted, int) or wanted.isdecimal():
