@@ -175,7 +175,7 @@ def test_mono_and_damaged_files_are_refused(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "empty.wav", np.zeros((0, 2)), 24_000)
     for name, says in (
         ("mono.wav", "needs two"),
-        ("bad.wav", "cannot be read"),
+        ("bad.wav", "convert it"),
         ("empty.wav", "no sound"),
         ("no", "cannot"),
     ):

@@ -12,6 +12,7 @@ import soundfile
 from moshi_mlx.cli.sound import Writer, frames
 from moshi_mlx.frame import FRAME, RATE, MoshiError
 from moshi_mlx.realtime import FileDevice
+from moshi_mlx.recording.activity import measure_levels
 
 
 def tone(rate: int, seconds: float, hertz: float = 440.0) -> np.ndarray:
@@ -115,10 +116,10 @@ def test_writer_refuses_names(tmp_path: Path, name: str) -> None:
 
 
 def test_a_stream_without_a_length_is_read_to_its_end(tmp_path: Path) -> None:
-    """A FLAC that was written through a pipe: all of it was heard, then it was called damaged, and a chat from it never
-    ended."""
+    """A FLAC that was written through a pipe: all of it was heard, then it was called damaged, a chat from it never
+    ended, and turn-taking refused it."""
     path = tmp_path / "a.flac"
-    soundfile.write(path, tone(RATE, 2.5), RATE)
+    soundfile.write(path, np.stack([tone(RATE, 2.5)] * 2, axis=1), RATE)
     raw = bytearray(path.read_bytes())
     raw[21] &= 0xF0  # STREAMINFO: 36 bits of the number of samples
     raw[22:26] = bytes(4)
@@ -127,6 +128,7 @@ def test_a_stream_without_a_length_is_read_to_its_end(tmp_path: Path) -> None:
     assert source.total is None
     assert np.abs(np.concatenate(list(source))[: RATE * 2] - tone(RATE, 2)).max() < 1e-3
     assert FileDevice(path, None).frames == 32
+    assert measure_levels([path]).seconds == 2.5
 
 
 def test_a_file_that_nobody_finished_is_not_called_empty(tmp_path: Path) -> None:

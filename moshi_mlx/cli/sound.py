@@ -18,7 +18,7 @@ import soxr
 from numpy.typing import NDArray
 
 from ..frame import FRAME, FRAME_MS, RATE, MoshiError, Pcm
-from ..realtime.files import LONGEST, open_sound
+from ..sound_file import LONGEST, open_sound
 
 RATES = (2_000, 768_000)  # Hz, lowest and highest that are believed
 UNFINISHED = 4096  # bytes: a file of more holds sound, whatever its header says

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
 from math import ceil
@@ -13,11 +12,11 @@ import numpy as np
 import soundfile
 
 from ..frame import FRAME_RATE, RATE, MoshiError, Pcm
+from ..sound_file import count_samples, open_sound
 from .device import Block
 from .ring import Signal
 from .virtual import VirtualDevice
 
-LONGEST = 100 * 3600  # seconds; a longer length in a header is a lie or unknown
 _STOOD = 0.5  # seconds by which the clock may be late before it is taken to have stood still
 
 
@@ -44,7 +43,7 @@ class FileDevice(VirtualDevice):
             output_block=RATE // 100,
         )
         self.input_name, self.output_name = str(source), str(target or "nowhere")
-        self.frames = ceil((_samples(self._input, Path(source)) / rate + tail) * FRAME_RATE)
+        self.frames = ceil((count_samples(self._input, Path(source)) / rate + tail) * FRAME_RATE)
         self._target = Path(target).resolve() if target is not None else None  # what a link names
         self._output: Any = None
         self._written = False  # there is something under the target's name, and it is ours
@@ -126,38 +125,6 @@ class FileDevice(VirtualDevice):
         output = soundfile.SoundFile(part, "r+")
         output.seek(0, soundfile.SEEK_END)
         return output
-
-
-class _Stream(soundfile.SoundFile):
-    """Reads on and on: a FLAC or MP3 that was written through a pipe does not know its length, and cannot be sought."""
-
-    def seekable(self) -> bool:
-        return False
-
-
-def open_sound(path: Path) -> Any:
-    """A sound file for reading; MoshiError for what is none."""
-    try:
-        with path.open("rb"):  # libsndfile calls everything "System error"
-            pass
-        return _Stream(path)
-    except OSError as error:
-        raise MoshiError(f"{path} cannot be read: {error.strerror}; name a sound file") from None
-    except UnicodeEncodeError:
-        raise MoshiError(f"{str(path)!a} is no UTF-8: rename it") from None
-    except (soundfile.SoundFileError, TypeError):  # a TypeError asks for the layout of raw samples
-        raise MoshiError(f"{path} is not a sound file that can be read; convert it to WAV, FLAC, Ogg or MP3") from None
-
-
-def _samples(file: Any, path: Path) -> int:
-    """How long a file is, counted where it does not know."""
-    if file.frames < LONGEST * file.samplerate:
-        return int(file.frames)
-    count = 0
-    with open_sound(path) as again, contextlib.suppress(soundfile.LibsndfileError):  # a damaged one ends there
-        while got := len(again.read(file.samplerate)):
-            count += got
-    return count
 
 
 def _part(target: Path) -> Path:

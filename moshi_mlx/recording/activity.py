@@ -12,7 +12,7 @@ in 32 ms steps, webrtcvad in 10 ms with a hangover; both are blurrier than 20 ms
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,9 +21,9 @@ import soundfile
 from numpy.typing import NDArray
 
 from ..frame import MoshiError
+from ..sound_file import open_sound
 
 BLOCK_SECONDS = 0.01
-MAX_SECONDS = 100 * 3_600
 SILENCE_DB = -120.0  # what digital silence is counted as
 
 Span = tuple[float, float]  # seconds: from, to
@@ -64,38 +64,36 @@ def measure_levels(paths: Sequence[Path]) -> Levels:
     block = BLOCK_SECONDS
     samples = rate = 0
     for path in paths:
-        try:
-            with path.open("rb"):  # libsndfile calls everything "System error"
-                pass
-            with soundfile.SoundFile(path) as file:
-                if file.channels != 2:
-                    raise MoshiError(
-                        f"{path} has {file.channels} channel(s): turn-taking needs two, the user left and Moshi right"
-                    )
-                if file.frames / file.samplerate > MAX_SECONDS:
-                    raise MoshiError(f"{path} does not say how long it is, or is damaged; convert it to WAV")
-                rate = rate or file.samplerate
-                if file.samplerate != rate:
-                    raise MoshiError(
-                        f"{path} has another sampling rate than {paths[0]}: these are not parts of one recording"
-                    )
-                length = max(1, round(BLOCK_SECONDS * rate))
-                block = length / rate
-                for sound in file.blocks(length * 1_000, dtype="float32", always_2d=True):
-                    samples += len(sound)
-                    whole = np.pad(sound, ((0, -len(sound) % length), (0, 0)))
-                    cut = np.nan_to_num(whole, nan=0.0, posinf=0.0, neginf=0.0).reshape(-1, length, 2)
-                    levels.append(20 * np.log10(np.maximum(cut.std(axis=1), 10 ** (SILENCE_DB / 20))))
-                    peaks.append(np.abs(cut).max(axis=1))
-        except OSError as error:
-            raise MoshiError(f"{path} cannot be read: {error.strerror}; name a stereo recording") from None
-        except UnicodeEncodeError:
-            raise MoshiError(f"{str(path)!a} is no UTF-8: rename it") from None
-        except (soundfile.LibsndfileError, TypeError) as error:  # a TypeError asks for the layout of raw samples
-            raise MoshiError(f"{path} cannot be read as sound: {error}; convert it to WAV") from None
+        with open_sound(path) as file:
+            if file.channels != 2:
+                raise MoshiError(
+                    f"{path} has {file.channels} channel(s): turn-taking needs two, the user left and Moshi right"
+                )
+            rate = rate or file.samplerate
+            if file.samplerate != rate:
+                raise MoshiError(
+                    f"{path} has another sampling rate than {paths[0]}: these are not parts of one recording"
+                )
+            length = max(1, round(BLOCK_SECONDS * rate))
+            block = length / rate
+            for sound in _pieces(file, length * 1_000, path):
+                samples += len(sound)
+                whole = np.pad(sound, ((0, -len(sound) % length), (0, 0)))
+                cut = np.nan_to_num(whole, nan=0.0, posinf=0.0, neginf=0.0).reshape(-1, length, 2)
+                levels.append(20 * np.log10(np.maximum(cut.std(axis=1), 10 ** (SILENCE_DB / 20))))
+                peaks.append(np.abs(cut).max(axis=1))
     if not samples:
         raise MoshiError(f"{paths[0] if paths else 'the recording'} holds no sound")
     return Levels(np.concatenate(levels), np.minimum(np.concatenate(peaks), 1), block, samples / rate)
+
+
+def _pieces(file: soundfile.SoundFile, size: int, path: Path) -> Iterator[NDArray[np.float32]]:
+    """(up to size, 2), to the end of the file."""
+    try:
+        while len(sound := file.read(size, dtype="float32", always_2d=True)):
+            yield sound
+    except soundfile.LibsndfileError as error:
+        raise MoshiError(f"{path} is damaged: {error}; convert it to WAV") from None
 
 
 def find_speech(level: NDArray[np.float32], block: float, parameters: ActivityParameters | None = None) -> list[Span]:
