@@ -141,7 +141,7 @@ def get(address: Address, progress: Progress | None = None) -> Path:
     if "config.json" in source.files:
         config = _config(hub.download(source, ["config.json"], report))
     try:
-        files = roles(source.names, config, address.file)
+        files = roles([name for name in source.names if "/" not in name], config, address.file)
     except MoshiError as error:
         raise MoshiError(f"{address.repo}: {error}") from None
     if files.family == "moshi" and config is not None:
@@ -218,7 +218,8 @@ def one_file(address: Address, offline: bool, progress: Progress | None) -> Path
     if offline:
         raise MoshiError(f"{address.repo}/{address.file} is not on this disk; run once without --offline")
     source, names = hub.listing(address), [str(address.file)]
-    hub.check_space(hub.missing(source, names).values())
+    if hub.check_space(hub.missing(source, names).values()):
+        hub.check_links()
     folder = hub.download(source, names, progress or Meter())
     hub.set_reference(source)
     return folder

@@ -20,10 +20,13 @@ def forewarn(source: str | Path | None, *, offline: bool = False, kv_bits: int |
     from .machine import forecast
 
     needs = needs_of(known)
-    problem = forecast(examine.machine(processor=False), needs, kv_bits).problem if needs is not None else ""
-    if problem:
-        said = f"{known.alias} {problem}: it will not talk in real time here; see `moshi-mlx doctor`"
-        print(f"moshi-mlx: note: {said}", file=sys.stderr)
+    if needs is None:
+        return
+    here = examine.machine(processor=False)
+    if problem := forecast(here, needs, kv_bits).problem:
+        eased = kv_bits is None and not forecast(here, needs, 8).problem
+        remedy = "with --kv-bits 8 it will talk" if eased else "it will not talk in real time here; see `moshi-mlx doctor`"
+        print(f"moshi-mlx: note: {known.alias} {problem}: {remedy}", file=sys.stderr)
 
 
 def real_model(command: str) -> str:
@@ -39,4 +42,5 @@ def real_model(command: str) -> str:
     if best is None:
         return "The real one will not talk in real time on this machine: `moshi-mlx doctor` says why."
     size = BY_ALIAS[best.name].gigabytes + BY_ALIAS["mimi"].gigabytes
-    return f"The real one: `moshi-mlx {command} --model {best.name}` (a download of {size:.1f} GB, once)."
+    keys = f" --kv-bits {best.kv_bits}" if best.kv_bits else ""
+    return f"The real one: `moshi-mlx {command} --model {best.name}{keys}` (a download of {size:.1f} GB, once)."
