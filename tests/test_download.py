@@ -194,6 +194,7 @@ def test_incomplete_snapshot_of_another_program(hub: Hub) -> None:
         ("other/gguf", {"model.q8.gguf": b"GGUF" * 9_999}, "only model.q8.gguf"),
         ("other/stt", {"config.json": b'{"model_type": "stt"}', "model.safetensors": WEIGHTS}, "speech to text"),
         ("other/tts", {"config.json": b'{"tts_config": {}}', "model.safetensors": WEIGHTS}, "text to speech"),
+        ("other/sub", {"weights/model.safetensors": WEIGHTS}, "here are no weights"),
         ("other/norm", {"config.json": b'{"depformer_norm": "new"}', "model.safetensors": WEIGHTS}, "depformer_norm"),
     ],
 )

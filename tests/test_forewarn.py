@@ -18,6 +18,7 @@ from moshi_mlx.cli.options import announce
 from moshi_mlx.frame import MoshiError
 
 SMALL = Machine(8 * 10**9, 5_300_000_000, 68e9)
+MIDDLE = Machine(16 * 10**9, 11 * 10**9, 100e9)
 LARGE = Machine(36 * 10**9, 27 * 10**9, 200e9)
 PROCESSOR = Machine(64 * 10**9, 48 * 10**9, float("inf"), gpu="")
 
@@ -68,6 +69,7 @@ def test_what_will_not_run_is_said_before_it_is_fetched(
     [
         ("moshiko-q4", LARGE, ""),
         ("moshiko-bf16", LARGE, "ms at 200 GB/s"),
+        ("moshiko-q4", MIDDLE, "with --kv-bits 8 it does talk here"),
         ("moshika-q4@main", PROCESSOR, "moshika-q4 needs a GPU"),
         ("hibiki-2b", SMALL, "hibiki-2b needs"),
         ("helium-q4", SMALL, ""),
@@ -94,6 +96,7 @@ def test_only_what_is_known_not_to_run_is_warned_of(
     ("machine", "says"),
     [
         (LARGE, "`moshi-mlx run --model moshiko-q8` (a download of 8.6 GB, once)"),
+        (MIDDLE, "`moshi-mlx run --model moshiko-q4 --kv-bits 8` (a download of 5.2 GB, once)"),
         (SMALL, "will not talk in real time on this machine: `moshi-mlx doctor`"),
         (PROCESSOR, "will not talk in real time on this machine: `moshi-mlx doctor`"),
     ],

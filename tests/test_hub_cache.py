@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 from hub_server import Hub, fails, silent
 
+from moshi_mlx.checkpoints.address import parse
 from moshi_mlx.checkpoints.known import HELIUM_TOKENIZER
-from moshi_mlx.checkpoints.locate import locate, on_disk
+from moshi_mlx.checkpoints.locate import locate, on_disk, one_file
+from moshi_mlx.frame import MoshiError
 
 HELIUM = "kyutai/helium-1-preview-2b-mlx"
 
@@ -34,4 +36,6 @@ def test_a_disk_without_links_is_told_before_the_first_byte(hub: Hub, monkeypatc
 
     monkeypatch.setattr(Path, "symlink_to", refuse)
     fails("moshiko-q4", "cannot hold links .*HF_HUB_CACHE")
+    with pytest.raises(MoshiError, match="cannot hold links"):
+        one_file(parse("hf://kyutai/moshiko-mlx-q4/model.q4.safetensors"), False, silent)
     assert not any("safetensors" in path for _, path, *_ in hub.requests)

@@ -146,6 +146,8 @@ def test_a_full_disk_ends_the_recording_not_the_talk(tmp_path: Path) -> None:
     view = live.view("linux", {})
     assert not view.recording
     assert "no space left" in view.notice
+    live.press("b")
+    assert all(line.text != "bookmark" for line in live.transcript.lines())  # it would be kept nowhere
     assert live.end(2.0)
     assert any("no space left" in line for line in live.summary())
 

@@ -73,7 +73,7 @@ def test_sound_equals_the_reference(mimi: Mimi, said: Arrays) -> None:
 
 @pytest.mark.parametrize("change", [-1, 1])
 def test_the_window_shows(mimi: Mimi, said: Arrays, change: int) -> None:
-    """Guards the fixture: it must tell a window of 250 from one of 249 or 251."""
+    """Guards the fixture: it must tell its window from one that is a frame shorter or longer."""
     other = load_codec(FIXTURES / "mimi" / "mimi.safetensors", _with_context(mimi, change))
     assert worst(latents(other, said["pcm"]), said["latents"]) > 100 * LATENTS
     assert worst(np.array(other.decode(said["given"])), said["decoded"]) > 100 * PCM

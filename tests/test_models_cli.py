@@ -199,21 +199,28 @@ def test_wrong_use(
     assert sorted(tmp_path.iterdir()) == before
 
 
+@pytest.mark.parametrize("name", ["lora.safetensors", "adapter.safetensors", None])
 def test_merge_from_the_hub(
-    hub: Hub, writable: Callable, tmp_path: Path, capsys: pytest.CaptureFixture[str], cache: Path
+    hub: Hub,
+    writable: Callable,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    cache: Path,
+    name: str | None,
 ) -> None:
-    """A repository that holds a LoRA alone is no checkpoint, and must not make anyone fetch its base."""
+    """A repository that holds a LoRA alone is no checkpoint, and must not make anyone fetch its base. name: as its
+    config has it, None without one; both were refused, though not in a folder."""
     base = writable("moshi")
     hf_kit.save(tmp_path / "lora.safetensors", adapters("moshi", "split")[0])
-    config = json.loads((base / "config.json").read_text()) | {"lora": True, "lora_scaling": 0.0}
+    config = json.loads((base / "config.json").read_text()) | {"lora": True, "lora_scaling": 0.0, "lora_name": name}
     hub.repos["me/tune"] = {
-        "lora.safetensors": (tmp_path / "lora.safetensors").read_bytes(),
-        "config.json": json.dumps(config).encode(),
+        name or "lora.safetensors": (tmp_path / "lora.safetensors").read_bytes(),
+        **({"config.json": json.dumps(config).encode()} if name else {}),
         "other.safetensors": b"x",
     }
     assert main(["models", "merge", "me/tune", "--base", str(base), "-o", str(tmp_path / "out")]) == 0
     capsys.readouterr()
     got, want = moshi_mlx.load(tmp_path / "out").lm, moshi_mlx.load(base).lm
-    assert mx.array_equal(got.text_linear.weight, want.text_linear.weight)  # scaling 0 was read
+    assert mx.array_equal(got.text_linear.weight, want.text_linear.weight) == bool(name)  # scaling 0 was read
     assert not mx.array_equal(got.text_emb.weight, want.text_emb.weight)
     assert not list(cache.rglob("other*"))

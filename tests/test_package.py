@@ -20,13 +20,17 @@ PACKAGE = Path(moshi_mlx.__file__).parent
 MAY = {
     "frame": set(),
     "sound_file": {"frame"},
+    "text_file": set(),
     "models": {"frame"},
-    "checkpoints": {"models", "frame"},
+    "checkpoints": {"models", "text_file", "frame"},
     "session": {"checkpoints", "models", "frame"},
     "realtime": {"sound_file", "frame"},
-    "recording": {"sound_file", "frame"},
+    "recording": {"sound_file", "text_file", "frame"},
     "quantization": {"checkpoints", "models", "frame"},
-    "cli": {"realtime", "recording", "quantization", "session", "checkpoints", "models", "sound_file", "frame"},
+    "cli": {
+        *("realtime", "recording", "quantization", "session", "checkpoints", "models"),
+        *("sound_file", "text_file", "frame"),
+    },
 }
 # What only some parts may import: devices and terminals, MLX, the network.
 OUTSIDE = {

@@ -21,6 +21,7 @@ from moshi_mlx.frame import MoshiError
 from moshi_mlx.models.config import LmConfig
 from moshi_mlx.quantization.convert import convert, file_plan
 from moshi_mlx.quantization.formats import Format, cost, kv_bytes, matrices
+from moshi_mlx.quantization.job import compare_recipes
 from moshi_mlx.quantization.recipes import RECIPES, plan
 from moshi_mlx.quantization.work import Target, Work
 
@@ -146,6 +147,8 @@ def test_nothing_to_quantize_is_said(tmp_path: Path) -> None:
     for group, recipe, options in ((64, "uniform-8", {}), (32, "auto", {"target": Target(bits=5)})):
         with pytest.raises(MoshiError, match=f"groups of {group} divide no width"):
             make(source, tmp_path / "out", recipe, **options)
+    with pytest.raises(MoshiError, match="groups of 32 divide no width"):
+        compare_recipes(source, tmp_path / "report", print)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["source"]
 
 

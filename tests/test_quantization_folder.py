@@ -57,7 +57,17 @@ def test_a_codec_inside_the_weights_is_written_out(tmp_path: Path) -> None:
     assert mx.array_equal(*codes)
 
 
-@pytest.mark.parametrize("changes", [{}, NARROW, HIBIKI, {"kv_repeat": 2, "positional_embedding": "rope_concat"}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        NARROW,
+        HIBIKI,
+        {"kv_repeat": 2, "positional_embedding": "rope_concat"},
+        {"dim": 352, "hidden_scale": 2.665},  # 938 / 352 · 352 is a little less than 938
+        {"lm_gen_config": {"temp": 0.5, "top_k_text": 7}},
+    ],
+)
 def test_descriptions_read_back(changes: dict) -> None:
     """Guards against a config.json that describes another model than the one it lies beside."""
     config = moshi_config(BASE | changes, "x", MimiConfig(codebook_size=32))
@@ -186,9 +196,9 @@ def test_a_full_disk_at_the_small_files(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def prove(*_: object) -> None:
-        monkeypatch.setattr(Path, "write_text", fail)
+        monkeypatch.setattr(new_folder, "write_beside", fail)
 
-    monkeypatch.setattr(*((job, "_prove", prove) if after else (Path, "write_text", fail)))
+    monkeypatch.setattr(*((job, "_prove", prove) if after else (new_folder, "write_beside", fail)))
     with pytest.raises(MoshiError, match="the disk is full"):
         make(source, tmp_path / "out", "uniform-4", measure=True)
     assert [path.name for path in tmp_path.iterdir()] == (["out"] if after else [])

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from ..frame import MoshiError
 from .known import HELIUM_TOKENIZER, MOSHI_MIMI, MOSHI_TOKENIZER
 
-# transformers repositories carry no SentencePiece file
 LORA = "lora.safetensors"
+# transformers repositories carry no SentencePiece file
 HUB_TOKENIZER = f"hf://kyutai/moshiko-pytorch-bf16/{MOSHI_TOKENIZER}"
 WEIGHTS = ("model.safetensors", "model.q8.safetensors", "model.q4.safetensors", "consolidated.safetensors")
 _SHARD = re.compile(r"(.*)-\d{5}-of-(\d{5})\.safetensors")

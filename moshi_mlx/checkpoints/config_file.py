@@ -55,7 +55,7 @@ _LM_IGNORED = {
     *("depformer_context", "depformer_max_period", "extra_heads_dim", "lora", "lora_rank", "lora_scaling"),
     *("stt_config", "tts_config", "hidden_scale"),
 }
-_SAMPLING = {
+SAMPLING = {
     "temp": "audio_temperature",
     "temp_text": "text_temperature",
     "top_k": "audio_top_k",
@@ -201,7 +201,7 @@ def moshi_config(raw: dict[str, Any], where: str, mimi: MimiConfig) -> MoshiConf
         ours: wishes.integer(theirs, 1, low=0, high=MOST - 1) or MOST - 1
         if ours.endswith("top_k")
         else wishes.number(theirs, 0, 0, 1e6)
-        for theirs, ours in _SAMPLING.items()
+        for theirs, ours in SAMPLING.items()
         if wishes.get(theirs) is not None
     }
     return MoshiConfig(lm, replace(mimi, codebooks=needed), "hibiki" if lm.ends else "moshi", sampling)

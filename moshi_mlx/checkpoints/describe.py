@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from ..frame import FRAME, RATE
 from ..models.config import ConditionerConfig, MimiConfig, MoshiConfig, TransformerConfig
-from .config_file import gate_width
+from .config_file import SAMPLING, gate_width
 
 
 def describe(config: MoshiConfig) -> dict[str, Any]:
@@ -23,7 +24,7 @@ def describe(config: MoshiConfig) -> dict[str, Any]:
         "card": lm.card,
         "num_heads": trunk.heads,
         "num_layers": trunk.layers,
-        "hidden_scale": _feedforward(trunk) / trunk.width,
+        "hidden_scale": _scale(_feedforward(trunk), trunk.width),
         "causal": True,
         "layer_scale": None,
         "context": trunk.context,
@@ -54,6 +55,9 @@ def describe(config: MoshiConfig) -> dict[str, Any]:
         result["depformer_low_rank_embeddings"] = lm.depth.low_rank
     if lm.depth.normed:
         result["depformer_norm"] = "layer_norm"
+    if config.sampling:
+        asked = config.sampling
+        result["lm_gen_config"] = {theirs: asked[ours] for theirs, ours in SAMPLING.items() if ours in asked}
     if lm.conditioners:
         result["conditioners"] = {name: _lut(entry) for name, entry in lm.conditioners.items()}
         result["fuser"] = {"sum": list(lm.conditioners), "cross": [], "prepend": []}
@@ -116,6 +120,12 @@ def _feedforward(config: TransformerConfig) -> int:
     return next(
         wide for wide in (4 * config.width, about, about + 1) if gate_width(config.width, wide) == config.hidden
     )
+
+
+def _scale(wide: int, width: int) -> float:
+    """The ratio; a little more where rounding would make the reader's `int(scale * width)` one too few."""
+    scale = wide / width
+    return scale if int(scale * width) == wide else math.nextafter(scale, math.inf)
 
 
 def _lut(entry: ConditionerConfig) -> dict[str, Any]:

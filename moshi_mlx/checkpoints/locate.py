@@ -149,8 +149,7 @@ def get(address: Address, progress: Progress | None = None) -> Path:
             lm_config(config, f"{address.repo}/config.json")  # refuses before anything large is fetched
     own, others = _split(files)
     plan = [(source, own), *((hub.listing(other), [str(other.file)]) for other in others if _cached(other) is None)]
-    size = hub.check_space(size for listing, names in plan for size in hub.missing(listing, names).values())
-    if size:
+    if size := hub.check_space(size for listing, names in plan for size in hub.missing(listing, names).values()):
         hub.check_links()
     if progress is None and size:
         print(f"fetching {size / 1e9:.2f} GB of {address.repo} to {hub.cache()}", file=sys.stderr)
@@ -209,6 +208,11 @@ def _cached(address: Address) -> Path | None:
     """The snapshot that holds this one file on this disk."""
     folder = hub.snapshot(address)
     return folder if folder is not None and (folder / str(address.file)).is_file() else None
+
+
+def in_reach(address: Address, offline: bool) -> bool:
+    """Whether `one_file` would find this one file."""
+    return _cached(address) is not None or (not offline and str(address.file) in hub.listing(address).files)
 
 
 def one_file(address: Address, offline: bool, progress: Progress | None) -> Path:

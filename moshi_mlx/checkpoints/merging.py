@@ -10,9 +10,10 @@ from mlx.utils import tree_flatten
 
 from ..frame import MoshiError
 from .companions import LORA
+from .config_file import read_json
 from .fields import Fields
 from .load import Files, make_lm, open_checkpoint, read_tensors, read_weights
-from .locate import Located, address_of, locate, one_file
+from .locate import Located, address_of, in_reach, locate, one_file
 from .lora import SCALING, is_lora
 from .meter import Meter
 from .names import split_audio_tables
@@ -74,6 +75,7 @@ def _adapter(adapter: str, offline: bool) -> Located:
     address = address_of(adapter)
     if address is None:
         return locate(adapter)
-    one_file(replace(address, file="config.json"), offline, None)  # holds the scaling
-    whole = replace(address, file=address.file or LORA)
-    return Located(one_file(whole, offline, None), adapter, whole.file)
+    config = replace(address, file="config.json")  # holds the scaling
+    raw = read_json(one_file(config, offline, None) / "config.json") if in_reach(config, offline) else {}
+    file = address.file or str(raw.get("lora_name") or LORA)
+    return Located(one_file(replace(address, file=file), offline, None), adapter, file)

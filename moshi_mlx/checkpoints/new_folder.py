@@ -7,7 +7,6 @@ interrupt.
 from __future__ import annotations
 
 import json
-import secrets
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from typing import Any
 import mlx.core as mx
 
 from ..frame import MoshiError
+from ..text_file import write_beside
 from .describe import describe, describe_codec
 from .hf_names import CODEC, is_hf_mimi, mimi_from_hf
 from .load import Files, read_codec
@@ -128,15 +128,11 @@ def write_json(path: Path, data: Mapping[str, Any]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """A small file, beside its name first."""
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    """`write_beside`; MoshiError if the disk does not take it."""
     try:
-        beside.write_text(text, encoding="utf-8")
-        beside.replace(path)
+        write_beside(path, text)
     except OSError as error:
         raise disk_error(path, error) from None
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def _copy(path: Path, target: Path) -> None:

@@ -28,9 +28,9 @@ def run(args: argparse.Namespace) -> int:
     """Analyses, prints, draws. Changes nothing in a folder."""
     from ..recording.activity import measure_levels
     from ..recording.finish import understand
-    from ..recording.info import write_beside
     from ..recording.timeline import timeline_svg
     from ..recording.turns import analyze_levels
+    from ..text_file import write_beside
 
     if args.timeline is not None and (args.timeline.suffix != ".svg" or not writable(args.timeline)):
         raise UsageError("--timeline takes a name that ends in .svg, in a folder that exists")

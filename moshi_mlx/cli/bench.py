@@ -67,9 +67,10 @@ def run(args: argparse.Namespace) -> int:
         _measure(args, moshi, report)
     print(json.dumps(report) if args.json else "\n".join(_lines(report)))
     if args.plot is not None:
+        from ..text_file import write_beside
         from .bench_plot import drawing
 
-        args.plot.write_text(drawing(report["model"], report["times_ms"]), encoding="utf-8")
+        write_beside(args.plot, drawing(report["model"], report["times_ms"]))
     return 0
 
 

@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..text_file import write_beside
 from .chat_options import cancels, check, device_of
 from .endings import Ended, Endings
 from .options import DEMONSTRATION, QUESTIONS, add_kv_bits, add_model, add_sampling
@@ -91,14 +92,14 @@ def run(args: argparse.Namespace) -> int:
             if endings.asked:
                 return 128 + endings.asked
             plain = None if wants_screen(args.plain) else Plain(sys.stdout, sys.stderr, sys.stdin.isatty())
-            stopped = _talk(args, live, endings, plain)
-        return _leave(live, endings, plain, stopped)
+            stopped, kept = _talk(args, live, endings, plain)
+        return _leave(live, endings, plain, stopped, 0 if kept else 1)
 
 
-def _talk(args: argparse.Namespace, live: Live, endings: Endings, plain: Plain | None) -> bool:
-    """The conversation from its start until all is written; False when the engine did not end in time."""
+def _talk(args: argparse.Namespace, live: Live, endings: Endings, plain: Plain | None) -> tuple[bool, bool]:
+    """The conversation from its start until all is written: whether the engine ended in time, and --stats was kept."""
     live.talk.start()
-    stopped = False
+    stopped = kept = False
     endings.shown = True
     try:
         _show(live, endings, plain)
@@ -108,8 +109,8 @@ def _talk(args: argparse.Namespace, live: Live, endings: Endings, plain: Plain |
         endings.shown = False
         stopped = live.end(END_TIME)
         live.finish(lambda: endings.asked > 0, lambda text: print(text, file=sys.stderr, flush=True))
-        _keep_numbers(args.stats, live)
-    return stopped
+        kept = _keep_numbers(args.stats, live)
+    return stopped, kept
 
 
 def _live(args: argparse.Namespace, device: Device) -> Live:
@@ -197,19 +198,21 @@ def _suspend(live: Live, endings: Endings, keys: Keyboard | None, painter: Paint
     live.talk.pause(paused)
 
 
-def _keep_numbers(path: Path | None, live: Live) -> None:
-    """Writes --stats; a disk that is full by now must not cost the summary."""
+def _keep_numbers(path: Path | None, live: Live) -> bool:
+    """Writes --stats, and whether it did; a disk that is full by now must not cost the summary."""
     if path is None:
-        return
+        return True
     try:
-        path.write_text(live.talk.json_lines(), encoding="utf-8")
+        write_beside(path, live.talk.json_lines())
     except OSError as error:
         with contextlib.suppress(OSError):
             print(f"moshi-mlx: {path} cannot be written: {error.strerror}", file=sys.stderr)
+        return False
+    return True
 
 
-def _leave(live: Live, endings: Endings, plain: Plain | None, stopped: bool) -> int:
-    """The last lines, the summary and the exit status."""
+def _leave(live: Live, endings: Endings, plain: Plain | None, stopped: bool, status: int = 0) -> int:
+    """The last lines, the summary and the exit status, `status` where nobody asked for the end."""
     with contextlib.suppress(OSError, Ended):
         endings.at_once = True  # all is closed, and a terminal that takes no line must not hold up the end
         if plain is not None:
@@ -218,7 +221,8 @@ def _leave(live: Live, endings: Endings, plain: Plain | None, stopped: bool) -> 
             print(line, file=sys.stderr)
     endings.at_once = False
     began = live.talk.statistics().frames > 0
-    status = 128 + endings.asked if endings.asked and not (began and endings.asked == signal.SIGINT) else 0
+    if endings.asked and not (began and endings.asked == signal.SIGINT):
+        status = 128 + endings.asked
     live.talk.check()
     if not stopped:  # a thread deep in loading must not hold up the end, nor run while the process is taken down
         sys.stdout.flush()

@@ -25,8 +25,8 @@ def forewarn(source: str | Path | None, *, offline: bool = False, kv_bits: int |
     here = examine.machine(processor=False)
     if problem := forecast(here, needs, kv_bits).problem:
         eased = kv_bits is None and not forecast(here, needs, 8).problem
-        remedy = "with --kv-bits 8 it will talk" if eased else "it will not talk in real time here; see `moshi-mlx doctor`"
-        print(f"moshi-mlx: note: {known.alias} {problem}: {remedy}", file=sys.stderr)
+        remedy = "with --kv-bits 8 it does talk" if eased else "it will not talk in real time"
+        print(f"moshi-mlx: note: {known.alias} {problem}: {remedy} here; see `moshi-mlx doctor`", file=sys.stderr)
 
 
 def real_model(command: str) -> str:

@@ -239,8 +239,8 @@ class Live:
         return lines
 
     def _mark(self, seconds: float) -> None:
-        if self._recorder is None:
-            self._tell("a bookmark needs a recording: start with --record FOLDER")
+        if self._recorder is None or self._recorder.failure is not None:
+            self._tell("a bookmark needs a recording" + ("" if self._recorder else ": start with --record FOLDER"))
             return
         self._recorder.event("mark", self._frames, label=f"bookmark at {clock(self._frames / FRAME_RATE)}")
         self.transcript.note(seconds, "bookmark")

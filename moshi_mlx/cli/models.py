@@ -83,6 +83,8 @@ def _print(found: dict[str, Any]) -> None:
     console = data_console()
     configuration, parts = found.pop("configuration", None), found.pop("parts", {})
     for name, value in found.items():
+        if value is None:
+            continue
         unit = " (" + f"{value / 1e9:.3f} GB)" if ("bytes" in name or "memory" in name) and value > 1e6 else ""
         shown = f"{value:,}" if isinstance(value, int) else f"{value:.3g}" if isinstance(value, float) else value
         console.print(f"{name.replace('_', ' '):<26}{shown}{unit}", soft_wrap=True)

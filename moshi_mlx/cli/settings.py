@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ..frame import MoshiError
-from ..recording.info import write_beside
+from ..text_file import write_beside
 
 LONGEST = 1 << 16  # bytes that are believed
 

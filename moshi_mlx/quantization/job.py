@@ -169,6 +169,8 @@ def compare_recipes(
     work = Work(source, calibration or Calibration(), say, offline)
     if too_large := work.too_large(search=True):
         raise MoshiError(f"the recipes cannot be compared: {too_large}")
+    if not any(auto.formats(matrix) for matrix in work.parts):
+        raise MoshiError(f"groups of {SMALLEST} divide no width in {work.files.weights}: there is nothing to compare")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

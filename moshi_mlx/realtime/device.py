@@ -19,7 +19,7 @@ _FLAGS = ("input_underflow", "input_overflow", "output_underflow", "output_overf
 
 
 class Device(Protocol):
-    """A microphone, a loudspeaker and a clock. All methods are called on the engine's thread.
+    """A microphone, a loudspeaker and a clock. All methods but `now` are called on the engine's thread.
 
     Rates are whole samples a second, latencies seconds that the sound system adds; they hold from `open` on. frames:
     how many frames there are to step, None without an end. notice: something worth telling about the last opening.

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ..text_file import write_beside
 from .activity import Levels, measure_levels
 from .folder import Recording, open_recording
-from .info import write_beside, write_info
+from .info import write_info
 from .player import player_page
 from .timeline import timeline_svg
 from .turns import TurnTaking, analyze_levels

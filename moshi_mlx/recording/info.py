@@ -6,13 +6,13 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeGuard
 
 from ..frame import MoshiError
+from ..text_file import write_beside
 
 INFO_FILE = "session.json"
 FORMAT = "moshi-recording 1"
@@ -46,17 +46,6 @@ class SessionInfo:
     versions: Mapping[str, str] = field(default_factory=dict)
     finished: bool = False
     frames: int = 0
-
-
-def write_beside(path: Path, text: str) -> None:
-    """Writes a text file under another name, then renames it: a reader sees the old one or the new one."""
-    fresh = path.with_name(path.name + ".new")
-    fresh.unlink(missing_ok=True)  # a link of that name would lead out of the folder
-    with fresh.open("x", encoding="utf-8", newline="\n") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)
 
 
 def write_info(folder: Path, info: SessionInfo) -> None:
