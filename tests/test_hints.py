@@ -15,6 +15,8 @@ from moshi_mlx.cli.hints import advice, bluetooth_hint, choose_echo, is_headphon
         ("External Headphones", True),
         ("Anna's AirPods Pro", True),
         ("Kopfhörer", True),
+        ("外部ヘッドフォン", True),
+        ("Bose QC45", True),
         ("MacBook Pro Speakers", False),
         ("LG UltraFine Display Audio", False),
         ("default", False),
@@ -84,6 +86,8 @@ def test_exact_zeros_name_the_terminal_to_allow() -> None:
     assert "allow it for iTerm" in hint
     assert "Privacy & Security › Microphone" in hint
     assert "this terminal" in permission_hint("darwin", {})
+    assert "tmux kill-server" in permission_hint("darwin", {"TMUX": "/tmp/x", "TERM_PROGRAM": "tmux"})
+    assert "over ssh" in permission_hint("darwin", {"SSH_CONNECTION": "a"})
     assert "muted or unplugged" in permission_hint("linux", {})
     assert "muted or unplugged" in permission_hint("darwin", {}, heard=True)  # a switch on the headset
 

@@ -18,11 +18,11 @@ def test_keys_do_what_they_say(tmp_path: Path) -> None:
     live = make(tmp_path, stepper, 30.0, realtime=True, folder=tmp_path / "rec")
     live.talk.start()
     until(lambda: stepper.frame > 3)
-    live.press("m")
+    live.press("M")  # with Caps Lock, and below on a Russian keyboard
     until(lambda: stepper.heard[-1] == 0)
     assert live.view("linux", {}).now.muted
     time.sleep(HELD)
-    live.press("m")
+    live.press("ь")
     until(lambda: stepper.heard[-1] > 0)
     live.talk.push_to_talk(True)
     until(lambda: stepper.heard[-1] == 0)

@@ -114,6 +114,31 @@ def test_a_mac_listens_with_its_own_microphone_when_the_default_is_bluetooth(por
     assert (named.input_name, named.notice) == ("Ann's AirPods", "")
 
 
+def test_a_mac_does_not_listen_with_a_microphone_that_is_shut_in(
+    portaudio: FakePortAudio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With its lid closed, and for a conference device at 16 kHz that is no Bluetooth: a working microphone was left
+    for one that gives zeros or is far off."""
+    portaudio.devices = [replace(HEADSET, name="Jabra SPEAK 510 USB", default_input=True), MIC, SPEAKER]
+    device = AudioDevice()
+    device.open()
+    assert (device.input_name, device.notice) == ("Jabra SPEAK 510 USB", "")
+    monkeypatch.setattr(listing, "_lid_closed", lambda: True)
+    portaudio.devices = [HEADSET, MIC, SPEAKER]
+    device.open()
+    assert (device.input_name, device.notice) == ("Ann's AirPods", "")
+
+
+def test_the_second_input_of_an_interface_is_heard(portaudio: FakePortAudio) -> None:
+    """Core Audio gives the first input as mono, and the microphone was on the other: bit-exact silence."""
+    portaudio.devices[0] = replace(MIC, inputs=4)
+    device = AudioDevice()
+    device.open()
+    device.start(lambda block: None, lambda block: None)
+    assert [stream.channels for stream in portaudio.opened] == [1, 2]
+    device.close(1)
+
+
 @pytest.mark.parametrize(("latency", "size"), [("low", 960), ("high", 1920), (0.005, 240)])
 def test_latency_on_core_audio_is_a_block(portaudio: FakePortAudio, latency: str | float, size: int) -> None:
     """More milliseconds made PortAudio's buffer smaller there: it first takes off what the hardware adds."""

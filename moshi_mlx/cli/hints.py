@@ -13,8 +13,9 @@ if TYPE_CHECKING:
 
 HEADPHONES = (
     "airpod", "headphone", "headset", "earphone", "earpod", "earbud", "buds", "beats", "jabra", "hands-free",
-    "handsfree", "wh-1000", "wf-1000", "kopfhörer", "casque", "écouteurs", "cuffie", "auriculares",
-    "ヘッドホン", "耳机",
+    "handsfree", "wh-1000", "wf-1000", "bose q", "jbl tune", "kopfhörer", "casque", "écouteurs", "cuffie",
+    "auriculares", "fones", "hörlur", "koptelefoon", "słuchawk", "наушник", "ヘッドホン", "ヘッドフォン", "耳机",
+    "耳機", "헤드폰",
 )  # fmt: skip
 LOUDSPEAKERS = (  # of the brands that make both
     "speak", "pill", "soundbar", "boombox", "lautsprecher", "enceinte", "altavo", "スピーカー", "音箱",
@@ -48,12 +49,19 @@ def bluetooth_hint(name: str, rate: int) -> str:
 
 def permission_hint(platform: str, environ: Mapping[str, str], heard: bool = False) -> str:
     """Why a microphone gives exact zeros, and what to do. platform: as `sys.platform`; heard: it gave sound before."""
+    zeros = "the microphone gives exact zeros: "
     if platform != "darwin" or heard:
-        return "the microphone gives exact zeros: is it muted or unplugged? `moshi-mlx devices --test` listens to it"
-    app = TERMINALS.get(environ.get("TERM_PROGRAM", ""), "this terminal")
+        return zeros + "is it muted or unplugged? `d` opens it again, `moshi-mlx devices --test` listens to it"
+    if "SSH_CONNECTION" in environ:
+        return zeros + "macOS gives none over ssh; start this in a terminal on the Mac itself"
+    if "TMUX" in environ:  # macOS asks whether the server may, which keeps what it was told when it began
+        app, again = "the terminal that tmux was started from", "start tmux again after `tmux kill-server`"
+    else:
+        app = TERMINALS.get(environ.get("TERM_PROGRAM", ""), "this terminal")
+        again = f"start {app} again"
     return (
-        f"the microphone gives exact zeros: allow it for {app} in System Settings › Privacy & Security › Microphone, "
-        f"then start {app} again"
+        f"{zeros}allow it for {app} in System Settings › Privacy & Security › Microphone, then {again}; "
+        "what is not in that list: try once in Terminal"
     )
 
 

@@ -34,6 +34,7 @@ NOTICE_VIEWS = 50  # for which a notice stays
 DISK_TIME = 5.0  # seconds the disk has to take the last of a recording: no signal can hurry it
 PAGES_TIME = 0.5  # seconds that pages may take in any case
 HELD = 0.2  # seconds: a key that is held down comes again within them
+LAYOUTS = str.maketrans("ьзкиврйμπρβδηצפרנגי", "mprbdhqmprbdhmprbdh")  # the same keys, other alphabets
 BEHIND = 10_000  # frames that wait for a terminal that takes none
 
 
@@ -112,7 +113,7 @@ class Live:
 
     def press(self, key: str) -> None:
         """What a key does; a key that does nothing is ignored."""
-        now, at = self.talk.statistics(), time.monotonic()
+        now, at, key = self.talk.statistics(), time.monotonic(), key.lower().translate(LAYOUTS)
         held = key == self._key and at - self._key_at < HELD
         self._key, self._key_at = key, at
         if held and key != " ":

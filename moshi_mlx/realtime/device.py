@@ -4,6 +4,7 @@ and loudspeaker are two devices.
 
 from __future__ import annotations
 
+import shlex
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -113,8 +114,8 @@ class AudioDevice:
 
         sd = portaudio()
         try:
-            self._streams.append(self._stream(sd.OutputStream, self._output, self._output.outputs, played))
-            self._streams.append(self._stream(sd.InputStream, self._input, self._input.inputs, heard))
+            self._streams.append(self._stream(sd.OutputStream, self._output, _channels(self._output, "output"), played))
+            self._streams.append(self._stream(sd.InputStream, self._input, _channels(self._input, "input"), heard))
             self.output_latency, self.input_latency = (float(stream.latency) for stream in self._streams)
             for stream in self._streams:
                 stream.start()
@@ -144,7 +145,10 @@ class AudioDevice:
         try:
             chosen = choose_device(devices, wanted, kind)
             if wanted is None and kind == "input" and (better := built_in(devices, chosen)) is not None:
-                self.notice = f"{better.name} listens: {chosen.name} would lower the sound quality of both directions"
+                self.notice = (
+                    f"{better.name} listens: {chosen.name} would lower the sound quality of both directions "
+                    f"(--input {shlex.quote(chosen.name)} takes it)"
+                )
                 chosen = better
             if str(wanted).isdecimal():
                 self._numbered[kind] = chosen.name
@@ -155,16 +159,25 @@ class AudioDevice:
             self.notice = f"{error}; using the default"
             return choose_device(devices, None, kind)
 
-    def _stream(self, make: Any, device: DeviceInfo, channels: int, callback: Any) -> Any:
-        """Opens in mono if the device can, else in stereo: some devices refuse what they do not have."""
+    def _stream(self, make: Any, device: DeviceInfo, channels: Sequence[int], callback: Any) -> Any:
+        """Opens with the first number of channels that the device takes: some refuse what they do not have."""
         like = {"device": device.number, "samplerate": device.rate, "dtype": "float32", "callback": callback}
         like |= _timing(device, self._latency)
-        try:
-            return make(channels=1, **like)
-        except portaudio().PortAudioError:
-            if channels == 1:
-                raise
-            return make(channels=2, **like)
+        for count in channels:
+            try:
+                return make(channels=count, **like)
+            except portaudio().PortAudioError as error:
+                refused = error
+        raise refused
+
+
+def _channels(device: DeviceInfo, kind: str) -> Sequence[int]:
+    """Numbers of channels to try: mono, then stereo. A microphone of several inputs on a Mac the other way round: the
+    mono of Core Audio is the first input, and the voice may be on the second.
+    """
+    most = device.inputs if kind == "input" else device.outputs
+    wished = (2, 1) if kind == "input" and device.host == "Core Audio" else (1, 2)
+    return [count for count in wished if count <= most] or [1]
 
 
 def _timing(device: DeviceInfo, latency: str | float) -> dict[str, Any]:

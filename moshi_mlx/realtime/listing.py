@@ -7,6 +7,7 @@ lives: `refresh` does it when an `AudioDevice` is opened.
 from __future__ import annotations
 
 import contextlib
+import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -97,10 +98,20 @@ def built_in(devices: list[DeviceInfo], chosen: DeviceInfo) -> DeviceInfo | None
     """A Mac's own microphone where the default is one of Bluetooth: to open that one takes its headset from stereo to
     the sound of a telephone, and changes the rate of a loudspeaker stream that runs.
     """
-    if chosen.host != "Core Audio" or not is_bluetooth(chosen.name, chosen.rate):
+    if chosen.host != "Core Audio" or not is_bluetooth(chosen.name, 0):  # some of USB run as low as Bluetooth does
         return None
     own = [one for one in devices if one.inputs and any(word in one.name.casefold() for word in BUILT_IN)]
-    return own[0] if own else None
+    return own[0] if own and not _lid_closed() else None
+
+
+def _lid_closed() -> bool:
+    """Whether this is a Mac whose lid is shut: its microphone is listed then, runs, and gives exact zeros."""
+    ask = ["/usr/sbin/ioreg", "-r", "-k", "AppleClamshellState", "-d", "1"]
+    try:
+        told = subprocess.run(ask, capture_output=True, timeout=2, check=False).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return b'"AppleClamshellState" = Yes' in told
 
 
 def _default(sd: Any, kind: str) -> int:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from . import filterbank
 from .clips import Clips
 from .shapes import CODEBOOKS, FRAME, new_mimi
+from .spectra import changed
 
 _LEAD = 40  # frames of silence before an answer: more than the encoder remembers
 MONITOR_LENGTH, MONITOR_QUESTIONS, MONITOR_OFF = 88, 120, 32
@@ -36,11 +37,13 @@ def load_encoder(folder: Path) -> MimiModel:
 
 
 @torch.no_grad()
-def encode(mimi: MimiModel, waves: np.ndarray, batch: int = 25) -> np.ndarray:
-    """(n, samples) → uint8 (n, 8, frames)."""
+def encode(mimi: MimiModel, waves: np.ndarray, batch: int = 25, others: float = 0.0) -> np.ndarray:
+    """(n, samples) → uint8 (n, 8, frames). others: the share of waves that are heard as if another had spoken."""
     parts = []
     for first in range(0, len(waves), batch):
         spectra = filterbank.spectrum(mimi.encoder, torch.from_numpy(waves[first : first + batch]))
+        if others:
+            spectra = torch.where(torch.rand(len(spectra), 1, 1) < others, changed(spectra), spectra)
         (latent,) = mimi.encoder_transformer(mimi.encoder.model[-1](spectra))
         parts.append(mimi.quantizer.encode(mimi.downsample(latent)))
     return torch.cat(parts).numpy().astype(np.uint8)
@@ -65,8 +68,8 @@ def make_own(folder: Path) -> Own:
         return Own(file["silence"].astype(np.int64), answers)
 
 
-def encode_scenes(folder: Path) -> None:
-    """Encode every scenes-NNN.npz that has no codes-NNN.npz yet."""
+def encode_scenes(folder: Path, others: float = 0.0) -> None:
+    """Encode every scenes-NNN.npz that has no codes-NNN.npz yet; others: as of `encode`."""
     mimi = load_encoder(folder)
     for path in sorted(folder.glob("scenes-???.npz")):
         target = folder / path.name.replace("scenes", "codes")
@@ -75,7 +78,8 @@ def encode_scenes(folder: Path) -> None:
         with np.load(path) as file:
             fields = {name: file[name] for name in file.files if name != "heard"}
             heard = file["heard"].astype(np.float32) / 32767
-        np.savez(target.with_suffix(".tmp.npz"), user=encode(mimi, heard), **fields)
+        torch.manual_seed(int(path.stem[-3:]))
+        np.savez(target.with_suffix(".tmp.npz"), user=encode(mimi, heard, others=others), **fields)
         target.with_suffix(".tmp.npz").rename(target)
         print(f"codes: {target.name}", flush=True)
 
