@@ -26,6 +26,14 @@ class MoshiError(Exception):
     """Something a person can mend. The message is one line that says what is wrong and how to mend it."""
 
 
+def gpu_failure(error: BaseException) -> str:
+    """One line for what MLX raises when a GPU runs out of memory or time; "" for any other error."""
+    said = " ".join(str(error).split())[:200]
+    if not isinstance(error, RuntimeError) or not any(sign in said for sign in ("[METAL]", "[metal::", "CUDA")):
+        return ""
+    return f"the GPU gave up ({said}); close other programs, or take a lighter model or --kv-bits 8"
+
+
 @dataclass(frozen=True, slots=True)
 class Reply:
     """What one user frame brought.

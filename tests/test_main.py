@@ -79,3 +79,20 @@ def test_any_terminal_and_any_supervisor(words: str, environ: dict[str, str]) ->
     done = subprocess.run(["sh", "-c", line], capture_output=True, env={**os.environ, **environ}, check=False)
     assert done.returncode == 0
     assert done.stderr == b""
+
+
+def test_a_gpu_that_gives_up_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """MLX raises a RuntimeError when a Mac's memory is full: a traceback, and no remedy."""
+    said = "[METAL] Command buffer execution failed: Insufficient Memory\n(kIOGPUCommandBufferCallbackErrorOutOfMemory)"
+
+    def fail(*_: object) -> int:
+        raise RuntimeError(said)
+
+    monkeypatch.setattr("moshi_mlx.cli.main.run_command", fail)
+    assert main(["doctor"]) == 1
+    told = capsys.readouterr().err
+    assert "--kv-bits 8" in told
+    assert len(told.splitlines()) == 1
+    said = "a fault of ours"
+    with pytest.raises(RuntimeError):
+        main(["doctor"])

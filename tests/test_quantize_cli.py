@@ -97,7 +97,7 @@ def test_it_is_told_that_the_loss_cannot_be_measured(
     source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Four dashes in the table, status 0, and the reason in DEST alone."""
-    monkeypatch.setattr("moshi_mlx.quantization.work.machine_memory", lambda: 10_000)
+    monkeypatch.setattr("moshi_mlx.quantization.work.usable_memory", lambda: 10_000)
     assert main(["quantize", str(source), str(tmp_path / "out")]) == 0
     told = capsys.readouterr().err
     assert told.index("its loss will not be measured: that takes") < told.index("wrote")

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from .. import __version__
-from ..frame import MoshiError
+from ..frame import MoshiError, gpu_failure
 from .console import leave_stdout
 from .endings import QUIET, Ended, Endings
 from .options import UsageError
@@ -87,10 +87,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `| head` closed stdout: nobody is left to tell
         leave_stdout()
         return 1
-    except (MoshiError, OSError) as error:
-        if "--debug" in words:
+    except (MoshiError, OSError, RuntimeError) as error:
+        gave_up = gpu_failure(error)
+        if "--debug" in words or (isinstance(error, RuntimeError) and not gave_up):
             raise
-        said = str(error)
+        said = gave_up or str(error)
         if isinstance(error, OSError) and error.filename is not None:
             said = f"{error.filename}: {error.strerror}"
         print(f"moshi-mlx: {' '.join(said.split())}", file=sys.stderr)

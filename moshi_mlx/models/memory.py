@@ -34,6 +34,11 @@ def machine_memory() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
+def usable_memory() -> int:
+    """Bytes that MLX may use: of a Mac's memory its GPU is lent two thirds to three quarters."""
+    return gpu_memory() or machine_memory()
+
+
 def nbytes(tree: Any) -> int:
     """Bytes of the arrays in a tree of lists and dictionaries, such as a module's parameters."""
     leaves: Any = tree_flatten(tree)

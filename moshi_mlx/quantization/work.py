@@ -15,7 +15,7 @@ import mlx.core as mx
 from ..checkpoints.load import Files, Moshi, load, open_checkpoint
 from ..frame import MoshiError, Pcm
 from ..models.lm import Lm, Logits
-from ..models.memory import machine_memory
+from ..models.memory import usable_memory
 from . import auto
 from .calibration import FRAMES, SEQUENCES, Say, calibrate
 from .convert import errors, restored
@@ -29,7 +29,7 @@ WIDER = 4  # `auto` takes so many times the codes that the proof takes: rare fra
 CHOICE = WIDER / (WIDER + 1)  # share of the sounds that `auto` chooses by; its result is measured on the rest
 PROOF = 1  # another seed than that of the choice
 SAMPLE = 1 << 16  # weights of a matrix whose error in every format is compared
-MEMORY = 0.8  # share of the machine's that measuring may take
+MEMORY = 0.8  # share of what there is that measuring may take
 SEARCH = 1.3  # what gradients take beside the weights
 COMPARED = 5  # float32 logits, or arrays as large, that are alive when two models are compared
 
@@ -156,14 +156,14 @@ class Work:
     @property
     def dtype(self) -> mx.Dtype:
         """The arithmetic to measure in: float32 if memory allows. In bfloat16, rounding is heard beside 8 bits."""
-        return mx.float32 if self._needs(search=True, wider=2) < MEMORY * machine_memory() else mx.bfloat16
+        return mx.float32 if self._needs(search=True, wider=2) < MEMORY * usable_memory() else mx.bfloat16
 
     def too_large(self, search: bool = False) -> str | None:
         """Why the source cannot be measured on this machine, or `auto` cannot search there, if so."""
-        needs, has = self._needs(search), machine_memory()
+        needs, has = self._needs(search), usable_memory()
         if needs < MEMORY * has:
             return None
-        return f"that takes {needs / 1e9:.1f} GB of memory, this machine has {has / 1e9:.1f}"
+        return f"that takes {needs / 1e9:.1f} GB of memory, MLX may use {has / 1e9:.1f} here"
 
     def _needs(self, search: bool, wider: int = 1) -> float:
         """Bytes of memory that measuring takes, in an arithmetic so much wider than bfloat16: weights, gradients, keys,

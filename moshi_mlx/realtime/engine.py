@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from ..frame import MoshiError, Stepper, StepperFactory
+from ..frame import MoshiError, Stepper, StepperFactory, gpu_failure
 from .capture import Capture
 from .device import Device
 from .echo import make_echo
@@ -198,7 +198,8 @@ class Engine:
         """Why it failed, in one line; empty if it did not."""
         if self.error is None or isinstance(self.error, MoshiError):
             return str(self.error or "")
-        return f"the conversation failed in frame {self.meter.frames}: {type(self.error).__name__}: {self.error}"
+        what = gpu_failure(self.error) or f"{type(self.error).__name__}: {self.error}"
+        return f"the conversation failed in frame {self.meter.frames}: {what}"
 
 
 class Watchdog:
