@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import moshi_mlx
 from moshi_mlx.checkpoints.header import read_header
 from moshi_mlx.checkpoints.known import MOSHI_MIMI, MOSHI_TOKENIZER
 from moshi_mlx.checkpoints.load import Moshi, read_tensors
+from moshi_mlx.checkpoints.locate import Located
 from moshi_mlx.cli.main import main
 from moshi_mlx.models.config import MoshiConfig
 from moshi_mlx.models.lm import Lm
@@ -144,7 +146,6 @@ def test_show_of_others(tmp_path: Path, capsys: pytest.CaptureFixture[str], chec
 
 def test_moshi_7b_in_numbers() -> None:
     """The figures of the spec (moshi.md sections 8 and 9): what a buyer of a Mac goes by."""
-    from moshi_mlx.checkpoints.locate import Located
     from moshi_mlx.cli.facts import facts
 
     config = MoshiConfig()
@@ -156,6 +157,20 @@ def test_moshi_7b_in_numbers() -> None:
     assert abs(found["frame_bytes"] / 14.75e9 - 1) < 1e-3
     assert found["key_value_bytes_a_frame"] == 512 * 1024
     assert abs(found["frame_bytes_full_context"] - found["frame_bytes"] - 1.573e9) < 1e6
+
+
+@pytest.mark.parametrize("name", ["moshiko-q4", "hibiki-2b"])
+def test_a_frame_reads_what_bench_counts(name: str) -> None:
+    """`models show` counted a low-rank table whole, where a frame reads a row of it."""
+    from moshi_mlx.cli.bench_count import frame_bytes
+    from moshi_mlx.cli.bench_random import random_moshi
+    from moshi_mlx.cli.facts import facts
+
+    moshi = random_moshi(name, lazy=True)
+    read = frame_bytes(moshi)
+    found = facts(replace(moshi, located=Located(Path(), "x"), weights=Path("x")))
+    assert found["frame_bytes"] == read["temporal"] + read["depth"]
+    assert all(part["frame"] >= 0 for part in found["parts"].values())
 
 
 @pytest.mark.parametrize(

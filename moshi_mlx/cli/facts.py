@@ -12,6 +12,7 @@ from mlx.utils import tree_flatten
 from ..checkpoints.load import Moshi
 from ..frame import FRAME_RATE
 from ..quantization.formats import matrices
+from .bench_count import frame_bytes
 
 
 @dataclass
@@ -61,7 +62,7 @@ def facts(moshi: Moshi) -> dict[str, Any]:
 
 
 def _parts(moshi: Moshi) -> dict[str, Part]:
-    """The language model by part; what is no matrix (norms, low-rank tables) is `others`, read every frame."""
+    """The language model by part; what is no matrix (norms, low-rank tables) is `others`."""
     flat, result = dict(_flat(moshi.lm)), dict[str, Part]()
     for matrix in matrices(moshi.lm):
         names = [f"{matrix.name}.{leaf}" for leaf in ("weight", "scales", "biases")]
@@ -70,8 +71,9 @@ def _parts(moshi: Moshi) -> dict[str, Part]:
         part.parameters += matrix.weights
         part.nbytes += nbytes
         part.frame += nbytes if matrix.lookups is None else nbytes // matrix.rows * matrix.lookups
-    rest = sum(value.nbytes for value in flat.values())
-    result["others"] = Part(sum(value.size for value in flat.values()), rest, rest)
+    rest, read = sum(value.nbytes for value in flat.values()), frame_bytes(moshi)
+    others = read["temporal"] + read["depth"] - sum(part.frame for part in result.values())
+    result["others"] = Part(sum(value.size for value in flat.values()), rest, others)
     return result
 
 
