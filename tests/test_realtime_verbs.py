@@ -167,6 +167,18 @@ def test_a_process_that_stood_still_does_not_take_its_streams_for_dead() -> None
     assert not lives(61.1, beats=False)
 
 
+def test_a_headset_may_take_its_time_to_begin() -> None:
+    """A Bluetooth microphone changes the headset's profile, and the loudspeaker stands meanwhile: each was reopened
+    before it could begin, for ever."""
+    capture, playback = Capture(48_000), JitterBuffer(48_000)
+    watchdog = Watchdog(SimpleNamespace(capture=capture, playback=playback), 0.0)  # type: ignore[arg-type]
+    playback.callbacks = 1
+    assert not any(watchdog.dead(tick / 10) for tick in range(60))
+    capture.callbacks = playback.callbacks = 2
+    assert not any(watchdog.dead(6 + tick / 10) for tick in range(10))
+    assert watchdog.dead(7.1)
+
+
 def test_a_closed_device_is_counted_once_at_any_moment() -> None:
     """Past counters and loop were two values that changed one after the other: who looked in between, on another
     thread, saw each underrun twice. Here: they are one value, and nothing goes back or counts double."""

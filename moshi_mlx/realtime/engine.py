@@ -22,7 +22,7 @@ from .ring import Signal
 from .statistics import Counts, Exchange, Meter
 
 _TICK = 0.1  # seconds after which the engine looks around at the latest
-_FIRST = 4.0  # seconds within which a stream must call back first; Bluetooth takes its time
+_FIRST = 10.0  # seconds within which both streams must call back; a Bluetooth headset that changes its profile stalls
 _DEAD = 1.0  # seconds without a callback after which a stream is dead
 _RETRY = 1.0  # seconds between two attempts to open a device again
 _CLOSE = 2.0  # seconds a device may take to close
@@ -220,7 +220,7 @@ class Watchdog:
         for index, side in enumerate(self._sides):
             if side.callbacks != self._seen[index]:
                 self._seen[index], self._beat[index] = side.callbacks, now
-            patience = max(_DEAD, 4 * side.block / side.rate) if side.callbacks else _FIRST
+            patience = max(_DEAD, 4 * side.block / side.rate) if all(self._seen) else _FIRST
             if now - self._beat[index] > patience:
                 return True
         return False
