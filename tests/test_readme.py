@@ -118,4 +118,9 @@ def test_the_picture_is_made_by_its_command(
     assert len(said) == 3
     shown = capsys.readouterr().out
     assert [words for words in said if words not in shown] == []
-    assert (tmp_path / shlex.split(line)[2] / "player.html").exists()
+    made = tmp_path / shlex.split(line)[2]
+    assert (made / "player.html").exists()
+    pictures = [(ROOT / "examples/interruption.svg").read_text(), (made / "timeline.svg").read_text()]
+    shipped, drawn = (re.findall(r"<(?:title|desc|text)[^>]*>([^<]*)", picture) for picture in pictures)
+    assert drawn == shipped
+    assert f"answers {re.findall('within ([0-9]+ ms)', drawn[1])[0]} later" in text

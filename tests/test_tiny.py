@@ -58,6 +58,16 @@ def test_the_codec_hears_what_the_references_codec_hears(session: object, said: 
     assert (codes[:, : said["user"].shape[1]] == said["user"]).mean() > 0.98  # a near-tie now and then
 
 
+def test_the_codec_sounds_as_the_references_codec_sounds(session: object, said: dict[str, np.ndarray]) -> None:
+    """Noise that was loud enough passed for a voice."""
+    first = int(np.flatnonzero(said["text"] > 3)[0])
+    wanted = said["sound"] / 32767
+    codes = said["codes"][None, :, : first + len(wanted) // FRAME].astype(np.int32)
+    sound = np.array(session.moshi.mimi.decode(codes)).reshape(-1)[-len(wanted) :]
+    assert np.sqrt(np.mean(wanted**2)) > 0.02
+    assert np.abs(sound - wanted).max() < 1e-3
+
+
 @pytest.mark.parametrize(
     ("name", "answers"),
     [
