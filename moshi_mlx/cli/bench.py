@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
         from ..text_file import write_beside
         from .bench_plot import drawing
 
-        write_beside(args.plot, drawing(report["model"], report["times_ms"]))
+        write_beside(args.plot.resolve(), drawing(report["model"], report["times_ms"]))
     return 0
 
 

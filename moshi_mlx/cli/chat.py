@@ -203,7 +203,7 @@ def _keep_numbers(path: Path | None, live: Live) -> bool:
     if path is None:
         return True
     try:
-        write_beside(path, live.talk.json_lines())
+        write_beside(path.resolve(), live.talk.json_lines())
     except OSError as error:
         with contextlib.suppress(OSError):
             print(f"moshi-mlx: {path} cannot be written: {error.strerror}", file=sys.stderr)
