@@ -93,6 +93,7 @@ def test_a_question_is_answered_in_words() -> None:
         (["--device", "file:x.wav", "--input", "a"], "leave --input"),
         (["--device", f"file:{QUESTION}", "--record", "tests"], "name a new folder"),
         (["--device", f"file:{QUESTION}", "--stats", "/nowhere/x"], "--stats"),
+        (["--device", f"file:{QUESTION}", "--stats", "/dev/null"], "--stats"),  # root made a file of it
         (["--device", f"file:{QUESTION}", "--model", "none/at/all", "--record", "/proc/self/new"], "cannot be made"),
         (["--device", f"file:{QUESTION}", "--stats", str(QUESTION)], "would overwrite"),
         (["--latency", "soon"], "--latency takes"),

@@ -14,7 +14,7 @@ import json
 import sys
 from pathlib import Path
 
-from .options import UsageError, writable
+from .options import UsageError, replaceable
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
     from ..recording.turns import analyze_levels
     from ..text_file import write_beside
 
-    if args.timeline is not None and (args.timeline.suffix != ".svg" or not writable(args.timeline)):
+    if args.timeline is not None and (args.timeline.suffix != ".svg" or not replaceable(args.timeline)):
         raise UsageError("--timeline takes a name that ends in .svg, in a folder that exists")
     if args.path.is_dir():
         found = understand(args.path)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..frame import FRAME_MS
-from .options import UsageError, add_kv_bits, add_model, announce, writable
+from .options import UsageError, add_kv_bits, add_model, announce, replaceable
 
 if TYPE_CHECKING:
     from ..checkpoints.load import Moshi
@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("--random makes a model and --model loads one; give one of them")
     if args.recipe is not None and args.random is None:
         raise UsageError("--recipe belongs to --random; a loaded model is measured as it is")
-    if args.plot is not None and (args.count or not writable(args.plot)):
+    if args.plot is not None and (args.count or not replaceable(args.plot)):
         raise UsageError("--plot draws frame times (not with --count) into a file in a folder that exists")
     before = time.perf_counter()
     moshi = _model(args)

@@ -8,7 +8,7 @@ import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .options import UsageError, check_new, check_sampling, replaceable, writable
+from .options import UsageError, check_new, check_sampling, replaceable
 
 if TYPE_CHECKING:
     from ..realtime.device import Device
@@ -28,7 +28,7 @@ def check(args: argparse.Namespace) -> None:
         raise UsageError(f"--echo cancel needs livekit: {how_to_get()}, or use --echo duck")
     if args.record is not None:
         check_new(args.record, " for --record")
-    if args.stats is not None and not writable(args.stats):
+    if args.stats is not None and not replaceable(args.stats):
         raise UsageError(f"{args.stats} cannot be written; name a file in a folder that exists for --stats")
     files = named(args.device) if args.device is not None else []
     if args.stats is not None and args.stats.resolve() in [file.resolve() for file in files]:
