@@ -31,7 +31,7 @@ LM_STEPS, LM_RATE, LM_DEPTH_FRAMES = 2600, 5e-4, 128  # the depth transformer kn
 USERS_MEL = 0.1  # users are to be understood, not to be heard again
 HEAD_STEPS, HEAD_RATE = 250, 3e-3
 OTHERS = 0.5  # share of scenes whose spectra are changed
-THRESHOLD = 1.25  # nats: chosen by the watched speakers, of whom it refuses some more
+THRESHOLD = 1.25  # nats: it refuses some more questions, and with them what is no question of the script
 _WEIGHTS = (1, 0.5, 1, 1, 0.25, 0.25, 3)  # of the encoder's losses
 _LINKED = ("clips.i16", "clips.json", "readings.json", "answers.json", "answers.npz", "own.npz", "decoder.pt")
 
